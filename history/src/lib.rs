@@ -1,0 +1,3 @@
+//! The history service: the shard machine (pure) and its host (tokio).
+
+pub mod api;
