@@ -1,1 +1,9 @@
+//! What Antipode means by versions, regions, namespaces, batches and runs: pure functions over plain data. No I/O, async,
+//! clock, randomness or hash order; time and identifiers come in as arguments, and the same inputs give the same bytes.
+#![forbid(unsafe_code)]
 
+pub mod batch;
+pub mod chain;
+pub mod identity;
+pub mod ids;
+pub mod version_history;
