@@ -1,3 +1,4 @@
 //! The history service: the shard machine (pure) and its host (tokio).
 
 pub mod api;
+pub mod token;
