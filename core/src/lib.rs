@@ -6,4 +6,8 @@ pub mod batch;
 pub mod chain;
 pub mod identity;
 pub mod ids;
+pub mod refusal;
+pub mod task;
+pub mod region;
+pub mod version;
 pub mod version_history;

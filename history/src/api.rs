@@ -112,18 +112,7 @@ pub struct HistoryPage {
     pub open: bool,
 }
 
-/// Names a dispatched task (A5): checked against the run as it is when somebody brings it back.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TaskRef {
-    /// Scheduled event (for a transient workflow task: the id it will have).
-    pub scheduled: EventId,
-    /// Version of that event (for a transient workflow task: of the attempt).
-    pub version: FailoverVersion,
-    /// Attempt, from 1.
-    pub attempt: i32,
-    /// Temporal's stamp; grows only when options, pause or reset invalidate dispatched tasks.
-    pub stamp: u32,
-}
+pub use antipode_core::task::{PollInfo, TaskRef};
 
 /// A task offered to matching. It may wait there, or die with it: the shard derives it again.
 #[derive(Clone, Debug)]
@@ -159,21 +148,6 @@ pub enum Taken {
 pub trait Dispatcher: Send + Sync + 'static {
     /// Offers a task. Never blocks.
     fn offer(&self, offer: Offer) -> Taken;
-}
-
-/// The poller that a task goes to.
-#[derive(Clone, Debug, Default)]
-pub struct PollInfo {
-    /// Worker identity.
-    pub identity: String,
-    /// Unique id of the poll: the same request returns the same task.
-    pub request_id: String,
-    /// Task queue polled, as the worker named it (sticky or normal).
-    pub queue: String,
-    /// Whether that queue is sticky.
-    pub sticky: bool,
-    /// From the poll request, recorded in the started event.
-    pub build_id: String,
 }
 
 /// A task token of a workflow or activity task, decoded. Opaque to clients. Encoded by `token`.
@@ -258,71 +232,7 @@ pub struct QueryReady {
     pub rejected: Option<i32>,
 }
 
-/// Why a shard does not do what was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No such run or workflow id; the API's words.
-    #[error("{0}")]
-    NotFound(String),
-    /// The run is closed (or a zombie) and the operation needs an open one.
-    #[error("workflow execution already completed")]
-    AlreadyCompleted,
-    /// The task that was brought back does not fit the run as it is now; counted by reason.
-    #[error("{message}")]
-    TaskNotFound {
-        /// The API's words.
-        message: String,
-    },
-    /// Start: the workflow id is taken.
-    #[error("{message}")]
-    AlreadyStarted {
-        /// The API's words.
-        message: String,
-        /// Request that started it.
-        start_request_id: String,
-        /// Run that owns the id.
-        run: RunId,
-        /// First run of its chain.
-        first_run: RunId,
-    },
-    /// Names the field.
-    #[error("{0}")]
-    InvalidArgument(String),
-    /// Not in this state.
-    #[error("{0}")]
-    FailedPrecondition(String),
-    /// The query cannot be served: no workflow task was ever completed, or it keeps failing.
-    #[error("{0}")]
-    WorkflowNotReady(String),
-    /// Another region is active.
-    #[error("Namespace: {namespace} is active in cluster: {active}, while current cluster is: {here}.")]
-    NamespaceNotActive {
-        /// Namespace name.
-        namespace: String,
-        /// This region.
-        here: String,
-        /// The active one.
-        active: String,
-    },
-    /// The namespace is being handed over: hold the call and ask again when its record changed.
-    #[error("Namespace {0} is being handed over.")]
-    Draining(NamespaceId),
-    /// Retryable: a commit failed, the shard is moving, a record has not arrived yet.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Limits.
-    #[error("{0}")]
-    ResourceExhausted(String),
-    /// A stored run is quarantined here.
-    #[error("{0}")]
-    Quarantined(String),
-    /// Named and not built.
-    #[error("{0} is not implemented")]
-    Unimplemented(String),
-    /// A law broke; the words say which.
-    #[error("{0}")]
-    Internal(String),
-}
+pub use antipode_core::refusal::Refusal;
 
 /// A replicated entry for one run, as the receiver hands it to the owning shard.
 #[derive(Clone, Debug)]

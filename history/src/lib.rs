@@ -1,4 +1,5 @@
 //! The history service: the shard machine (pure) and its host (tokio).
 
 pub mod api;
-pub mod token;
+pub mod client;
+pub mod host;
