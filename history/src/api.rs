@@ -110,6 +110,8 @@ pub struct HistoryPage {
     pub next: Option<EventId>,
     /// Whether the run is open.
     pub open: bool,
+    /// Chain value at the tip of the branch that was read: the next page asks for it.
+    pub branch: antipode_core::chain::ChainValue,
 }
 
 pub use antipode_core::task::{PollInfo, TaskRef};
