@@ -9,5 +9,7 @@ pub mod ids;
 pub mod refusal;
 pub mod task;
 pub mod region;
+pub mod register;
+pub mod tree;
 pub mod version;
 pub mod version_history;

@@ -1,0 +1,332 @@
+//! Registers: state of a run that has no event (A1, A5, A6). Each hangs on an event of the run's *tree* by (id, version) and
+//! merges by a total order, so that any order of arrival gives the same bytes. Which of them count is a pure function of
+//! the current branch and is decided by the run (A7), never here.
+
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
+
+use antipode_proto::core as wire;
+use bytes::Bytes;
+use prost::Message;
+
+use crate::ids::{EventId, FailoverVersion};
+
+/// Facts with different owners have different kinds (A6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Kind {
+    /// [`wire::ActivityAttempt`]: attempt, start, failure.
+    ActivityAttempt = 1,
+    /// [`wire::ActivityHeartbeat`].
+    ActivityHeartbeat = 2,
+    /// [`wire::WorkflowTaskAttempt`]: a transient workflow task, which has no events of its own.
+    WorkflowTaskAttempt = 3,
+    /// Options, pause, reset of an activity, with the stamp that they raise.
+    ActivityOptions = 4,
+}
+
+impl Kind {
+    /// From the stored number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => Self::ActivityAttempt,
+            2 => Self::ActivityHeartbeat,
+            3 => Self::WorkflowTaskAttempt,
+            4 => Self::ActivityOptions,
+            _ => return None,
+        })
+    }
+}
+
+/// Merges registers; grows with each change. Neither Temporal's stamp nor the start version of an attempt (A5).
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Order {
+    /// Version under which it was written.
+    pub version: FailoverVersion,
+    /// Count of changes under that version.
+    pub count: u64,
+}
+
+impl Order {
+    /// The order of a change made now under `version`: above this one, if the version has not fallen.
+    #[must_use]
+    pub fn next(self, version: FailoverVersion) -> Self {
+        match version.cmp(&self.version) {
+            Ordering::Equal => Self { version, count: self.count + 1 },
+            Ordering::Greater | Ordering::Less => Self { version, count: 1 },
+        }
+    }
+}
+
+/// The event a register hangs on, with its version: the same id may exist on several branches (A1).
+pub type Anchor = (EventId, FailoverVersion);
+
+/// One register.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Event it hangs on.
+    pub anchor: Anchor,
+    /// What it says.
+    pub kind: Kind,
+    /// Order of the last change.
+    pub order: Order,
+    /// Encoded message, by kind.
+    pub value: Bytes,
+}
+
+/// Why stored or received bytes are not a register.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// A kind that this server does not know.
+    #[error("register field kind: {0} is unknown")]
+    Kind(u32),
+    /// An anchor that is no event, or a negative version.
+    #[error("register field {0} is out of range")]
+    Range(&'static str),
+    /// The value does not decode.
+    #[error("register field value does not decode as {kind:?}: {why}")]
+    Value {
+        /// Expected message.
+        kind: Kind,
+        /// The decoder's words.
+        why: String,
+    },
+}
+
+/// What a merge did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// The stored value is another one now.
+    pub changed: bool,
+    /// Two different values of equal order: one owner wrote twice, as after a restore. Alarm (A6, G2).
+    pub fork: bool,
+    /// The value that lost, when it was written under another version: for the rollback record (A6).
+    pub lost: Option<Register>,
+}
+
+impl Register {
+    /// Attempt state of an activity.
+    #[must_use]
+    pub fn activity_attempt(anchor: Anchor, order: Order, value: &wire::ActivityAttempt) -> Self {
+        let value = Bytes::from(value.encode_to_vec());
+        Self { anchor, kind: Kind::ActivityAttempt, order, value }
+    }
+
+    /// Last heartbeat of an activity.
+    #[must_use]
+    pub fn heartbeat(anchor: Anchor, order: Order, value: &wire::ActivityHeartbeat) -> Self {
+        let value = Bytes::from(value.encode_to_vec());
+        Self { anchor, kind: Kind::ActivityHeartbeat, order, value }
+    }
+
+    /// A transient workflow task.
+    #[must_use]
+    pub fn workflow_task_attempt(anchor: Anchor, order: Order, value: &wire::WorkflowTaskAttempt) -> Self {
+        let value = Bytes::from(value.encode_to_vec());
+        Self { anchor, kind: Kind::WorkflowTaskAttempt, order, value }
+    }
+
+    /// The value as a message.
+    ///
+    /// # Errors
+    /// [`Malformed::Value`].
+    pub fn decode<M: Message + Default>(&self) -> Result<M, Malformed> {
+        M::decode(&*self.value).map_err(|error| Malformed::Value { kind: self.kind, why: error.to_string() })
+    }
+
+    /// Wire form.
+    #[must_use]
+    pub fn to_wire(&self) -> wire::Register {
+        wire::Register {
+            anchor_event_id: self.anchor.0.0,
+            anchor_version: self.anchor.1.0,
+            kind: self.kind as u32,
+            order_version: self.order.version.0,
+            order_count: self.order.count,
+            value: self.value.clone(),
+        }
+    }
+
+    /// From the wire form.
+    ///
+    /// # Errors
+    /// [`Malformed`] names the field.
+    pub fn from_wire(stored: &wire::Register) -> Result<Self, Malformed> {
+        let kind = Kind::from_number(stored.kind).ok_or(Malformed::Kind(stored.kind))?;
+        for (field, value, least) in [
+            ("anchor_event_id", stored.anchor_event_id, 1),
+            ("anchor_version", stored.anchor_version, 0),
+            ("order_version", stored.order_version, 0),
+        ] {
+            if value < least {
+                return Err(Malformed::Range(field));
+            }
+        }
+        let register = Self {
+            anchor: (EventId(stored.anchor_event_id), FailoverVersion(stored.anchor_version)),
+            kind,
+            order: Order { version: FailoverVersion(stored.order_version), count: stored.order_count },
+            value: stored.value.clone(),
+        };
+        match kind {
+            Kind::ActivityAttempt => register.decode::<wire::ActivityAttempt>().map(drop)?,
+            Kind::ActivityHeartbeat => register.decode::<wire::ActivityHeartbeat>().map(drop)?,
+            Kind::WorkflowTaskAttempt => {
+                register.decode::<wire::WorkflowTaskAttempt>().map(drop)?;
+            }
+            Kind::ActivityOptions => register.decode::<wire::ActivityCancel>().map(drop)?,
+        }
+        Ok(register)
+    }
+
+    /// Joins another value of the same register into this one.
+    fn merge(&mut self, other: Self) -> Merged {
+        if self.order == other.order && self.value == other.value {
+            return Merged::default();
+        }
+        let (mine, theirs) = (Rank::of(self), Rank::of(&other));
+        let comparison = mine.cmp_total(&theirs, self, &other);
+        // The attempt itself is joined, so it is no evidence of a fork.
+        let fork = mine.order == theirs.order && mine.bare_value != theirs.bare_value;
+        // A6: within one stamp generation the attempt never falls, whoever wins.
+        let attempt = (mine.stamp == theirs.stamp).then(|| mine.attempt.max(theirs.attempt));
+        let before = self.clone();
+        let mut lost = other;
+        if comparison == Ordering::Less {
+            std::mem::swap(self, &mut lost);
+        }
+        if let Some(attempt) = attempt {
+            self.raise_attempt(attempt);
+        }
+        let lost = (lost.order.version != self.order.version).then_some(lost);
+        Merged { changed: *self != before, fork, lost }
+    }
+
+    fn raise_attempt(&mut self, attempt: i32) {
+        if self.kind != Kind::ActivityAttempt {
+            return;
+        }
+        // Bytes that do not decode never come from the wire; they merge as they are.
+        if let Ok(mut value) = self.decode::<wire::ActivityAttempt>()
+            && value.attempt < attempt
+        {
+            value.attempt = attempt;
+            self.value = Bytes::from(value.encode_to_vec());
+        }
+    }
+}
+
+/// What decides between two values: the stamp generation first, because a later one invalidates every task and attempt of an
+/// earlier one (A5) and because only then is the join of attempts associative; then the order; then the hash (A6).
+struct Rank {
+    stamp: u32,
+    order: Order,
+    attempt: i32,
+    /// The value without the attempt, which is joined separately.
+    bare_value: Bytes,
+}
+
+impl Rank {
+    fn of(register: &Register) -> Self {
+        let order = register.order;
+        if register.kind == Kind::ActivityAttempt
+            && let Ok(mut value) = register.decode::<wire::ActivityAttempt>()
+        {
+            let (stamp, attempt) = (value.stamp, value.attempt);
+            value.attempt = 0;
+            return Self { stamp, order, attempt, bare_value: Bytes::from(value.encode_to_vec()) };
+        }
+        Self { stamp: 0, order, attempt: 0, bare_value: register.value.clone() }
+    }
+
+    fn cmp_total(&self, other: &Self, mine: &Register, theirs: &Register) -> Ordering {
+        (self.stamp, self.order).cmp(&(other.stamp, other.order)).then_with(|| {
+            if self.bare_value == other.bare_value {
+                // Equal but for the attempt, or two encodings of one message.
+                return self.attempt.cmp(&other.attempt).then_with(|| mine.value.cmp(&theirs.value));
+            }
+            let hash = |bytes: &Bytes| *blake3::hash(bytes).as_bytes();
+            hash(&self.bare_value).cmp(&hash(&other.bare_value))
+        })
+    }
+}
+
+impl fmt::Debug for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((event, anchored), order) = (self.anchor, self.order);
+        write!(f, "{:?} of {}{anchored} {}.{}", self.kind, event.0, order.version, order.count)
+    }
+}
+
+/// The registers of a run, live and dormant, keyed by (anchor, kind). Nothing here removes one because of a branch (A1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegisterSet(BTreeMap<(Anchor, Kind), Register>);
+
+impl RegisterSet {
+    /// The set of these registers, merged.
+    ///
+    /// # Errors
+    /// [`Malformed`] names the field of the first that is bad.
+    pub fn from_wire(stored: &[wire::Register]) -> Result<Self, Malformed> {
+        let mut set = Self::default();
+        for register in stored {
+            set.merge(Register::from_wire(register)?);
+        }
+        Ok(set)
+    }
+
+    /// Wire form, in order of (anchor, kind).
+    #[must_use]
+    pub fn to_wire(&self) -> Vec<wire::Register> {
+        self.0.values().map(Register::to_wire).collect()
+    }
+
+    /// One register.
+    #[must_use]
+    pub fn get(&self, anchor: Anchor, kind: Kind) -> Option<&Register> {
+        self.0.get(&(anchor, kind))
+    }
+
+    /// Merges one register in.
+    pub fn merge(&mut self, register: Register) -> Merged {
+        match self.0.get_mut(&(register.anchor, register.kind)) {
+            Some(stored) => stored.merge(register),
+            None => {
+                self.0.insert((register.anchor, register.kind), register);
+                Merged { changed: true, ..Merged::default() }
+            }
+        }
+    }
+
+    /// Merges all registers of another set in; says whether anything changed.
+    pub fn merge_all(&mut self, other: &Self) -> bool {
+        other.iter().fold(false, |changed, register| self.merge(register.clone()).changed || changed)
+    }
+
+    /// All registers in order of (anchor, kind).
+    pub fn iter(&self) -> impl Iterator<Item = &Register> {
+        self.0.values()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// None at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keeps what `keep` says. For registers that can never be live again on any branch, such as those of a deleted branch
+    /// (A1): the caller must decide from the tree, not from the order of arrival.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Register) -> bool) {
+        self.0.retain(|_, register| keep(register));
+    }
+}
+
+#[cfg(test)]
+#[path = "register_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! A1, A5, A6: registers merge by a total order; the attempt never falls within a stamp generation.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ANCHOR: Anchor = (EventId(11), FailoverVersion(1));
+
+fn order(version: i64, count: u64) -> Order {
+    Order { version: FailoverVersion(version), count }
+}
+
+fn attempt(version: i64, count: u64, attempt: i32, stamp: u32, who: &str) -> Register {
+    let value =
+        wire::ActivityAttempt { attempt, stamp, started_identity: who.to_owned(), ..Default::default() };
+    Register::activity_attempt(ANCHOR, order(version, count), &value)
+}
+
+fn merged(registers: &[Register]) -> Register {
+    let mut set = RegisterSet::default();
+    for register in registers {
+        set.merge(register.clone());
+    }
+    set.get(ANCHOR, Kind::ActivityAttempt).unwrap().clone()
+}
+
+fn read(register: &Register) -> wire::ActivityAttempt {
+    register.decode().unwrap()
+}
+
+#[test]
+fn the_greater_order_wins_and_says_who_lost() {
+    let (old, new) = (attempt(1, 7, 1, 0, "east"), attempt(2, 1, 1, 0, "west"));
+    let mut set = RegisterSet::default();
+    assert!(set.merge(new.clone()).changed);
+    let late = set.merge(old.clone());
+    assert_eq!(late, Merged { changed: false, fork: false, lost: Some(old.clone()) });
+    assert_eq!(read(&merged(&[old.clone(), new.clone()])).started_identity, "west");
+    assert_eq!(merged(&[old.clone(), new.clone()]), merged(&[new, old]));
+}
+
+#[test]
+fn the_attempt_does_not_fall_when_a_higher_version_wins() {
+    // A6: attempt 5@1 must not become 2@2, or the retry limit is exceeded.
+    let result = read(&merged(&[attempt(1, 9, 5, 0, "east"), attempt(2, 1, 2, 0, "west")]));
+    assert_eq!((result.attempt, result.started_identity.as_str()), (5, "west"));
+}
+
+#[test]
+fn a_later_stamp_generation_starts_attempts_anew() {
+    // A5: a reset raised the stamp; attempts of the generation before are void, whatever their version.
+    let result = read(&merged(&[attempt(2, 4, 6, 0, "west"), attempt(1, 9, 1, 1, "east")]));
+    assert_eq!((result.attempt, result.stamp), (1, 1));
+}
+
+#[test]
+fn equal_orders_with_different_bytes_are_a_fork() {
+    let (a, b) = (attempt(1, 1, 1, 0, "one"), attempt(1, 1, 1, 0, "two"));
+    let mut set = RegisterSet::default();
+    set.merge(a.clone());
+    assert!(set.merge(b.clone()).fork);
+    assert_eq!(merged(&[a.clone(), b.clone()]), merged(&[b, a]));
+    // A value whose attempt was raised by a merge is not a second value of its owner.
+    let own = attempt(2, 1, 2, 0, "west");
+    let mut set = RegisterSet::default();
+    set.merge(attempt(1, 9, 5, 0, "east"));
+    set.merge(own.clone());
+    assert_eq!(set.merge(own), Merged::default());
+}
+
+#[test]
+fn anchors_of_two_branches_stay_apart() {
+    // A1: attempt state of 11@1 lies dormant while 11@2 is current.
+    let mut other = attempt(2, 1, 3, 0, "west");
+    other.anchor = (EventId(11), FailoverVersion(2));
+    let mut set = RegisterSet::default();
+    set.merge(attempt(1, 1, 1, 0, "east"));
+    set.merge(other);
+    assert_eq!(set.len(), 2);
+    assert_eq!(read(set.get(ANCHOR, Kind::ActivityAttempt).unwrap()).attempt, 1);
+}
+
+#[test]
+fn order_grows_with_each_change() {
+    assert_eq!(order(1, 7).next(FailoverVersion(1)), order(1, 8));
+    assert_eq!(order(1, 7).next(FailoverVersion(2)), order(2, 1));
+    assert!(order(1, 7) < order(2, 1));
+}
+
+#[test]
+fn wire_form_round_trips_and_bad_fields_are_named() {
+    let mut set = RegisterSet::default();
+    set.merge(attempt(1, 1, 1, 0, "east"));
+    let beat = wire::ActivityHeartbeat { recorded_unix_nanos: 5, ..Default::default() };
+    set.merge(Register::heartbeat(ANCHOR, order(1, 2), &beat));
+    assert_eq!(RegisterSet::from_wire(&set.to_wire()), Ok(set.clone()));
+    let good = set.to_wire()[0].clone();
+    let refused = |bad: wire::Register| Register::from_wire(&bad).unwrap_err().to_string();
+    assert_eq!(refused(wire::Register { kind: 77, ..good.clone() }), "register field kind: 77 is unknown");
+    assert_eq!(
+        refused(wire::Register { anchor_event_id: 0, ..good.clone() }),
+        "register field anchor_event_id is out of range"
+    );
+    assert!(
+        refused(wire::Register { value: Bytes::from_static(b"\xff"), ..good })
+            .starts_with("register field value does not decode as ActivityAttempt")
+    );
+}
+
+fn any_register() -> impl Strategy<Value = Register> {
+    let scalars = (1i64..3, 0u64..3, 1i32..4, 0u32..3, 0u8..2);
+    (scalars, 0u8..3, 11i64..13).prop_map(|((version, count, tries, stamp, who), kind, event)| {
+        let who = if who == 0 { "one" } else { "two" };
+        let mut register = match kind {
+            0 | 1 => attempt(version, count, tries, stamp, who),
+            _ => Register::workflow_task_attempt(
+                ANCHOR,
+                order(version, count),
+                &wire::WorkflowTaskAttempt { attempt: tries, ..Default::default() },
+            ),
+        };
+        register.anchor.0 = EventId(event);
+        register
+    })
+}
+
+fn set_of(registers: &[Register]) -> RegisterSet {
+    let mut set = RegisterSet::default();
+    for register in registers {
+        set.merge(register.clone());
+    }
+    set
+}
+
+fn join(a: &RegisterSet, b: &RegisterSet) -> RegisterSet {
+    let mut joined = a.clone();
+    joined.merge_all(b);
+    joined
+}
+
+proptest! {
+    #[test]
+    fn merge_is_commutative_associative_idempotent(
+        a in prop::collection::vec(any_register(), 0..6),
+        b in prop::collection::vec(any_register(), 0..6),
+        c in prop::collection::vec(any_register(), 0..6),
+    ) {
+        let (a, b, c) = (set_of(&a), set_of(&b), set_of(&c));
+        prop_assert_eq!(join(&a, &b).to_wire(), join(&b, &a).to_wire());
+        prop_assert_eq!(join(&join(&a, &b), &c).to_wire(), join(&a, &join(&b, &c)).to_wire());
+        prop_assert_eq!(join(&a, &a).to_wire(), a.to_wire());
+        let mut again = join(&a, &b);
+        prop_assert!(!again.merge_all(&a));
+    }
+
+    #[test]
+    fn every_order_of_arrival_gives_the_same_bytes(
+        registers in prop::collection::vec(any_register(), 0..10),
+        shuffled in any::<prop::sample::Index>(),
+    ) {
+        let mut other = registers.clone();
+        if !other.is_empty() {
+            let split = shuffled.index(other.len());
+            other.rotate_left(split);
+            other.reverse();
+        }
+        prop_assert_eq!(set_of(&registers).to_wire(), set_of(&other).to_wire());
+    }
+}
