@@ -95,12 +95,13 @@ impl Client {
         answered.await.map_err(|_| stopped())?
     }
 
-    /// Asks all shards to offer again what is in the dispatch index for this queue: matching has credit (C2).
-    pub fn refill(&self, namespace: NamespaceId, queue: &str, kind: TaskKind) {
-        for shard in self.shards.iter() {
-            // A full command queue means that the shard is busy; matching asks again.
-            let _ = shard.commands.try_send(Command::Refill { namespace, queue: queue.to_string(), kind });
-        }
+    /// Asks all shards to offer again what is in the dispatch index for this queue: matching has credit (C2). False when a
+    /// shard was too busy to take the request, or is gone: then it is to be asked again.
+    #[must_use]
+    pub fn refill(&self, namespace: NamespaceId, queue: &str, kind: TaskKind) -> bool {
+        let command = || Command::Refill { namespace, queue: queue.to_string(), kind };
+        // Each shard is asked, also after one that could not take it.
+        self.shards.iter().fold(true, |all, shard| shard.commands.try_send(command()).is_ok() && all)
     }
 
     /// Tells all shards that a namespace record changed (D6) and waits until each has taken it.
