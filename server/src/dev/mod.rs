@@ -1,0 +1,3 @@
+//! `antipode dev`: several regions in one process.
+pub mod folder;
+pub mod ports;
