@@ -300,7 +300,11 @@ impl RegisterSet {
 
     /// Merges all registers of another set in; says whether anything changed.
     pub fn merge_all(&mut self, other: &Self) -> bool {
-        other.iter().fold(false, |changed, register| self.merge(register.clone()).changed || changed)
+        let mut changed = false;
+        for register in other.iter() {
+            changed |= self.merge(register.clone()).changed;
+        }
+        changed
     }
 
     /// All registers in order of (anchor, kind).

@@ -26,6 +26,14 @@ pub struct Anchor {
     pub version: FailoverVersion,
 }
 
+impl Anchor {
+    /// As registers have it.
+    #[must_use]
+    pub fn pair(self) -> (EventId, FailoverVersion) {
+        (self.event, self.version)
+    }
+}
+
 /// The state of a run as its current branch tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
