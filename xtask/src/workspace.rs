@@ -1,0 +1,199 @@
+//! The direction of dependencies (a crate may use crates to its left only) and the purity of the pure crates. The order is
+//! the ground plan of the house; the README of ARCHITECTURE.md tells it in words.
+
+use std::{env, fs, path::Path, process::Command};
+
+use serde_json::Value;
+
+use crate::{Finding, source};
+
+/// Every crate of the house by its folder, ground floor first. Each may use crates that stand before it.
+pub const ORDER: [&str; 13] = [
+    "proto",
+    "env",
+    "core",
+    "conflict",
+    "config",
+    "persistence",
+    "history",
+    "matching",
+    "replicator",
+    "frontend",
+    "worker",
+    "simulation",
+    "server",
+];
+
+/// Crates above the house: they may use any of it, and none of it may use them.
+pub const ABOVE: [&str; 3] = ["tests", "bench", "xtask"];
+
+/// Crates that are pure as a whole: no runtime, clock, randomness, I/O.
+pub const PURE: [&str; 2] = ["core", "conflict"];
+
+/// Outside crates that a pure crate must not use.
+const IMPURE_CRATES: [&str; 10] = [
+    "tokio",
+    "tokio-stream",
+    "tokio-util",
+    "futures",
+    "rand",
+    "getrandom",
+    "rusqlite",
+    "tonic",
+    "hyper-util",
+    "async-trait",
+];
+
+/// Names that must not appear in pure code, with the reason.
+pub const IMPURE_NAMES: [(&str, &str); 12] = [
+    ("SystemTime", "time comes in as an argument"),
+    ("Instant", "time comes in as an argument"),
+    ("HashMap", "its order differs from process to process: use BTreeMap"),
+    ("HashSet", "its order differs from process to process: use BTreeSet"),
+    ("thread_rng", "randomness comes in as an argument"),
+    ("new_v4", "ids come in as arguments"),
+    ("tokio", "pure code has no runtime"),
+    ("async", "pure code is synchronous"),
+    ("await", "pure code is synchronous"),
+    ("thread", "pure code has no threads"),
+    ("fs", "pure code does no input or output"),
+    ("net", "pure code does no input or output"),
+];
+
+/// One dependency edge of the workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Folder of the crate that uses.
+    pub from: String,
+    /// Folder of the crate that is used (ours), or the name of an outside crate.
+    pub to: String,
+    /// Whether `to` is one of ours.
+    pub ours: bool,
+    /// `normal`, `dev` or `build`.
+    pub kind: String,
+    /// Features asked for.
+    pub features: Vec<String>,
+}
+
+/// Reads the edges of the workspace with `cargo metadata`, which knows every way a manifest can say them.
+pub fn edges(root: &Path) -> Result<Vec<Edge>, String> {
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root)
+        .output()
+        .map_err(|e| format!("cargo metadata: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
+    let mut edges = Vec::new();
+    for package in list(&metadata["packages"]) {
+        let manifest = text(&package["manifest_path"]);
+        let from = folder(root, Path::new(&manifest).parent());
+        for dependency in list(&package["dependencies"]) {
+            let path = dependency["path"].as_str();
+            let kind = dependency["kind"].as_str().unwrap_or("normal").to_string();
+            edges.push(Edge {
+                from: from.clone(),
+                to: path.map_or_else(|| text(&dependency["name"]), |p| folder(root, Some(Path::new(p)))),
+                ours: path.is_some(),
+                kind,
+                features: list(&dependency["features"]).iter().map(text).collect(),
+            });
+        }
+    }
+    Ok(edges)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_string()
+}
+
+fn folder(root: &Path, path: Option<&Path>) -> String {
+    path.map(|p| source::shown(root, p)).unwrap_or_default()
+}
+
+/// Edges that point the wrong way, crates nobody placed, and impure crates below pure ones.
+pub fn direction(edges: &[Edge]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for edge in edges {
+        let manifest = format!("{}/Cargo.toml", edge.from);
+        let place = |name: &str| ORDER.iter().position(|o| *o == name);
+        if ABOVE.contains(&edge.from.as_str()) {
+            continue;
+        }
+        let Some(from) = place(&edge.from) else {
+            found.push(Finding::at(manifest, 0, format!("crate `{}` has no place in the order", edge.from)));
+            continue;
+        };
+        let pure = PURE.contains(&edge.from.as_str()) && edge.kind != "dev";
+        if edge.ours {
+            match place(&edge.to) {
+                Some(to) if to < from => {}
+                _ => found.push(Finding::at(
+                    &manifest,
+                    0,
+                    format!(
+                        "`{}` must not use `{}`: a crate uses crates to its left only",
+                        edge.from, edge.to
+                    ),
+                )),
+            }
+            if pure && edge.to == "proto" && edge.features.iter().any(|f| f == "grpc") {
+                found.push(Finding::at(
+                    &manifest,
+                    0,
+                    "pure crates see messages only, not the feature `grpc`",
+                ));
+            }
+        } else if pure && IMPURE_CRATES.contains(&edge.to.as_str()) {
+            found.push(Finding::at(
+                &manifest,
+                0,
+                format!("pure crate `{}` must not use `{}`", edge.from, edge.to),
+            ));
+        }
+    }
+    found
+}
+
+/// Impure names in the code of a pure file.
+pub fn impurities(path: &str, text: &str) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (index, line) in source::shipped(text).iter().enumerate() {
+        for word in line.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+            if let Some((name, why)) = IMPURE_NAMES.iter().find(|(name, _)| *name == word) {
+                found.push(Finding::at(path, index + 1, format!("`{name}` in pure code: {why}")));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a file of a mixed crate says of itself that it is pure: its head comment opens with "Pure".
+pub fn says_pure(text: &str) -> bool {
+    text.lines().take_while(|l| l.starts_with("//!")).any(|l| {
+        let words = l.trim_start_matches("//!").trim().to_lowercase();
+        words.starts_with("pure:") || words.starts_with("pure ") || words.contains("(pure)")
+    })
+}
+
+/// Impure names in all pure crates, and in the modules of other crates that call themselves pure.
+pub fn purity(root: &Path) -> Result<Vec<Finding>, String> {
+    let mut found = Vec::new();
+    for path in source::files(root, ".rs").map_err(|e| e.to_string())? {
+        let shown = source::shown(root, &path);
+        let text = fs::read_to_string(&path).map_err(|e| format!("{shown}: {e}"))?;
+        let pure_crate = PURE.iter().any(|c| shown.starts_with(&format!("{c}/src/")));
+        if !source::is_test_file(&shown) && (pure_crate || says_pure(&text)) {
+            found.extend(impurities(&shown, &text));
+        }
+    }
+    Ok(found)
+}
