@@ -1,9 +1,13 @@
 //! Storage: the traits every backend implements, in terms of our nouns, and the backends. No workflow semantics here.
 
+mod check;
+pub mod memory;
+pub mod query;
 pub mod rows;
 pub mod store;
 pub mod visibility;
 
+pub use memory::MemoryStore;
 pub use store::{CommitError, Store};
 
 /// A failed read or write outside of a shard's commit.

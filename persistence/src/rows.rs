@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use antipode_core::{
     batch::Batch,
-    ids::{
-        Incarnation, NamespaceId, RangeId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey,
-    },
+    ids::{Incarnation, NamespaceId, RangeId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey},
 };
 use antipode_proto::core as wire;
 use bytes::Bytes;

@@ -75,7 +75,8 @@ pub trait IndexStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Timestamp, RunKey)>, Error>;
 
-    /// Dispatch backlog of these namespaces in order, optionally of one queue (C2).
+    /// Dispatch backlog of these namespaces in order, optionally of one queue (C2). Rows of one position come together,
+    /// also when that exceeds `limit`, so that the last row's position is where the next page starts.
     async fn dispatch_backlog(
         &self,
         shard: ShardId,
@@ -84,6 +85,14 @@ pub trait IndexStore: Send + Sync {
         after: Sequence,
         limit: usize,
     ) -> Result<Vec<DispatchRow>, Error>;
+
+    /// Runs that owe something to others and are due before `until`, earliest first (C3).
+    async fn obligation_due(
+        &self,
+        shard: ShardId,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, RunKey)>, Error>;
 }
 
 /// Built-in visibility (C8).
@@ -143,12 +152,14 @@ pub trait RegionStore: Send + Sync {
 }
 
 /// Everything a node needs of its database.
-pub trait Store:
-    ShardStore + RunStore + IndexStore + VisibilityStore + NamespaceStore + RegionStore
-{
-}
+pub trait Store: ShardStore + RunStore + IndexStore + VisibilityStore + NamespaceStore + RegionStore {}
 
 impl<T> Store for T where
     T: ShardStore + RunStore + IndexStore + VisibilityStore + NamespaceStore + RegionStore
 {
+}
+
+/// The id of a namespace record.
+pub(crate) fn namespace_id(record: &antipode_proto::core::NamespaceRecord) -> Result<NamespaceId, Error> {
+    record.id.parse().map_err(|_| Error::Invalid(format!("namespace id {:?} is not a UUID", record.id)))
 }
