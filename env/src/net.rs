@@ -131,6 +131,14 @@ impl TcpListener {
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         tokio::net::TcpListener::bind(address).await.map(Self)
     }
+
+    /// Takes over a listener that was bound before there was a runtime. It must not block.
+    ///
+    /// # Errors
+    /// The runtime refuses it.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        tokio::net::TcpListener::from_std(listener).map(Self)
+    }
 }
 
 #[async_trait]
