@@ -132,13 +132,23 @@ impl TcpListener {
         tokio::net::TcpListener::bind(address).await.map(Self)
     }
 
-    /// Takes over a listener that was bound before there was a runtime. It must not block.
+    /// Takes over a listener of [`reserve`].
     ///
     /// # Errors
     /// The runtime refuses it.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         tokio::net::TcpListener::from_std(listener).map(Self)
     }
+}
+
+/// Takes a port before there is a runtime to accept on it: a process that needs several takes all or starts none.
+///
+/// # Errors
+/// The port is taken or not ours.
+pub fn reserve(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 #[async_trait]
