@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from eventually import eventually
-from raw import complete_workflow, schedule_activity, start_timer
+from raw import complete_workflow, schedule_activity, seconds, start_timer
 from sdk import Sdk
 from workflows import Ticker
 
@@ -71,7 +71,8 @@ class Story:
     def __init__(self, cluster, name):
         self.cluster, self.name = cluster, name
         east, west = cluster.east, cluster.west
-        east.start(name, name)
+        # The task that is held must not time out: the losing branch would grow while the test looks at it.
+        east.start(name, name, workflow_task_timeout=seconds(110))
         east.signal(name, "s", '"before"')
         east.step(name, schedule_activity("common", name), start_timer("far", 3600))
         self.common = east.take_activity(name)
@@ -83,7 +84,7 @@ class Story:
 
         # East goes on: a signal, an activity of its own, a second signal, a task that waits.
         east.signal(name, "s", '"east 1"')
-        east.step(name, schedule_activity("of east", name))
+        east.step(name, schedule_activity("of east", name, start_to_close=300))
         east.signal(name, "s", '"east 2"')
         self.activity_task = east.take_activity(name)
         assert self.activity_task.activity_id == "of east"

@@ -6,6 +6,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
+from cluster import free_base_port
 from eventually import eventually
 from sdk import Sdk
 from workflows import Order, Patient
@@ -203,6 +204,31 @@ def test_the_cluster_list_names_all_regions(shared):
         assert {name: int(row["initialFailoverVersion"]) for name, row in rows.items()} == {"east": 1, "west": 2}
         assert {row["address"] for row in listed} == {shared.address("east"), shared.address("west")}
         assert all(row["isConnectionEnabled"] for row in listed)
+
+
+@pytest.mark.antipode
+def test_peers_are_upserted_and_removed_within_reason(shared):
+    """R120, R121: a peer that is known is updated; the region itself, an unreachable address, an unknown name and a region
+    that namespaces still need are refused, and the list stays as it was."""
+
+    def rows():
+        listed = shared.temporal("operator", "cluster", "list", "-o", "json").json()
+        return sorted((row["clusterName"], row["address"], row.get("isConnectionEnabled", False)) for row in listed)
+
+    def upsert(address, *words):
+        return shared.temporal("operator", "cluster", "upsert", "--frontend-address", address, *words)
+
+    before = rows()
+    upsert(shared.address("west"), "--enable-connection", "--enable-replication").ok()
+    assert rows() == before
+    upsert(shared.address("east"), "--enable-connection").failed()
+    upsert(f"127.0.0.1:{free_base_port(1)}", "--enable-connection").failed()
+    assert "nosuch" in shared.temporal("operator", "cluster", "remove", "--name", "nosuch").failed()
+    needed = shared.temporal("operator", "cluster", "remove", "--name", "west").failed()
+    assert "default" in needed, "the refusal names a namespace that needs it"
+    assert rows() == before
+    shared.east.start("after-upsert", "q")
+    eventually("the link still works", lambda: shared.west.has_run("after-upsert"))
 
 
 @pytest.mark.antipode
