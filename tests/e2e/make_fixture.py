@@ -1,0 +1,84 @@
+"""Writes a small data folder with the binary of today, and what it answers about it, for the tests of later versions:
+
+    python tests/e2e/make_fixture.py tests/fixtures/store-issue-2
+
+The folder holds a closed run, an open one with a retried activity, timers and a signal that waits, a chain of two runs, and a
+run with two branches after a divergence. A fixture is written once and never again: it stands for the folders that users have."""
+
+import json
+import shutil
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+
+from cluster import Cluster
+from eventually import eventually
+from raw import complete_workflow, continue_as_new, schedule_activity, seconds, start_timer
+
+LONG = {"workflow_task_timeout": seconds(110)}
+
+
+def write(cluster):
+    """Everything that the folder holds; the workflow ids."""
+    east, west = cluster.east, cluster.west
+    east.start("closed", "closed")
+    east.step("closed", schedule_activity("a", "closed"))
+    east.complete_activity(east.take_activity("closed").task_token)
+    east.step("closed", complete_workflow())
+
+    east.start("chain", "chain")
+    east.step("chain", continue_as_new("chain"))
+
+    east.start("open", "open", **LONG)
+    east.step("open", schedule_activity("retried", "open", interval=86400), start_timer("far", 10 * 365 * 86400))
+    east.fail_activity(east.take_activity("open").task_token, "first attempt")
+    east.signal("open", "s", '"written"')
+
+    east.start("diverged", "diverged", **LONG)
+    for workflow_id in ("closed", "chain", "open", "diverged"):
+        cluster.same(workflow_id)
+    cluster.cut_both()
+    east.signal("diverged", "s", '"east"')
+    cluster.failover("west", at="west", force=True)
+    west.signal("diverged", "s", '"west"')
+    west.step("diverged", start_timer("far", 10 * 365 * 86400))
+    cluster.heal_both()
+    eventually("the loser's signal is applied", lambda: len(west.signals("diverged")) == 2)
+    return ["closed", "chain", "open", "diverged"]
+
+
+def told(cluster, workflow_id):
+    """What both regions say of a workflow id's current run."""
+    said = cluster.same(workflow_id)
+    return {
+        "run_id": said.run_id,
+        "status": said.status,
+        "digest": said.digest,
+        "items": said.items,
+        "tree": said.tree,
+        "history": cluster.east.history_bytes(workflow_id, said.run_id).hex(),
+    }
+
+
+def main(target):
+    folder = Path(tempfile.mkdtemp())
+    cluster = Cluster(folder).start()
+    try:
+        ids = write(cluster)
+        expected = {"namespace_version": cluster.version("east"), "runs": {i: told(cluster, i) for i in ids}}
+        assert cluster.stop() == 0
+    finally:
+        cluster.close()
+    for file in cluster.data.rglob("*.db"):
+        connection = sqlite3.connect(file)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("VACUUM")
+        connection.close()
+    shutil.copytree(cluster.data, target / "data", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    (target / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
