@@ -1,0 +1,249 @@
+//! What all parts of a node's replicator share, and how one asks a peer something: every unary call between regions goes
+//! through [`Shared::call`], which is where a cut link is felt.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use antipode_core::ids::{RegionId, Timestamp};
+use antipode_env::{Clock, Connector, Entropy};
+use antipode_history::{client::Client, namespaces::Namespaces};
+use antipode_persistence::{Store, rows::Identity};
+use antipode_proto::{
+    antipode::link::v1::link_client::LinkClient,
+    link::RegionInfo,
+};
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
+
+use crate::{
+    error::Error,
+    forward::ForwardTarget,
+    gate::LinkGate,
+    handshake,
+    metrics::Metrics,
+    selection::KnownStates,
+    status::PeerState,
+};
+
+/// Metadata key under which a region says who it is: its initial version (R109).
+pub(crate) const CALLER: &str = "antipode-region";
+/// Messages between regions may carry whole runs.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// States of runs remembered as received.
+const STATES_REMEMBERED: usize = 16_384;
+
+/// A peer region and the way to it.
+pub(crate) struct Peer {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: RegionId,
+    pub(crate) address: String,
+    pub(crate) enabled: bool,
+    pub(crate) channel: Channel,
+    pub(crate) state: Arc<PeerState>,
+}
+
+/// Peers by name.
+pub(crate) type PeerMap = BTreeMap<Arc<str>, Arc<Peer>>;
+
+/// Says who calls.
+#[derive(Clone)]
+pub(crate) struct Caller(MetadataValue<Ascii>);
+
+impl Caller {
+    pub(crate) fn new(region: RegionId) -> Self {
+        Self(MetadataValue::from(region.0))
+    }
+}
+
+impl Interceptor for Caller {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert(CALLER, self.0.clone());
+        Ok(request)
+    }
+}
+
+/// A client of a peer's link service.
+pub(crate) type Link = LinkClient<InterceptedService<Channel, Caller>>;
+
+/// Shared by all parts.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) address: String,
+    pub(crate) server_version: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) history: Client,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) gate: Arc<LinkGate>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) metrics: Metrics,
+    pub(crate) peers: ArcSwap<PeerMap>,
+    pub(crate) peers_changed: watch::Sender<u64>,
+    pub(crate) forward_target: OnceLock<Arc<dyn ForwardTarget>>,
+    pub(crate) stop: CancellationToken,
+    received_states: Mutex<KnownStates>,
+}
+
+/// What a [`Shared`] is made of.
+pub(crate) struct Parts {
+    pub(crate) address: String,
+    pub(crate) server_version: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) history: Client,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) gate: Arc<LinkGate>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            identity: parts.store.identity().clone(),
+            address: parts.address,
+            server_version: parts.server_version,
+            store: parts.store,
+            history: parts.history,
+            namespaces: parts.namespaces,
+            gate: parts.gate,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            connector: parts.connector,
+            metrics: parts.metrics,
+            peers: ArcSwap::from_pointee(PeerMap::new()),
+            peers_changed: watch::Sender::new(0),
+            forward_target: OnceLock::new(),
+            stop: CancellationToken::new(),
+            received_states: Mutex::new(KnownStates::new(STATES_REMEMBERED)),
+        }
+    }
+
+    /// Name of this region.
+    pub(crate) fn here(&self) -> &str {
+        &self.identity.region
+    }
+
+    /// Number of this region.
+    pub(crate) fn id(&self) -> RegionId {
+        RegionId(self.identity.initial)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now())
+    }
+
+    /// What this region says about itself.
+    pub(crate) fn info(&self) -> RegionInfo {
+        RegionInfo {
+            name: self.identity.region.clone(),
+            initial_version: self.identity.initial,
+            increment: self.identity.increment,
+            shard_count: self.identity.shards,
+            incarnation: self.identity.incarnation.0,
+            fold_version_max: antipode_core::fold::FOLD_VERSION,
+            features: handshake::FEATURES,
+            clock_unix_nanos: self.clock.now(),
+            address: self.address.clone(),
+            cluster_id: self.identity.cluster_id.clone(),
+            server_version: self.server_version.clone(),
+        }
+    }
+
+    /// States received from other regions.
+    pub(crate) fn received_states(&self) -> MutexGuard<'_, KnownStates> {
+        self.received_states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer that may be talked to.
+    pub(crate) fn peer(&self, name: &str) -> Result<Arc<Peer>, Error> {
+        let peers = self.peers.load();
+        let Some(peer) = peers.get(name) else {
+            return Err(Error::NotFound(format!("region {name:?} is not known in {}", self.here())));
+        };
+        if !peer.enabled {
+            return Err(Error::FailedPrecondition(format!("the connection to region {name} is disabled")));
+        }
+        Ok(Arc::clone(peer))
+    }
+
+    /// All peers that may be talked to.
+    pub(crate) fn enabled_peers(&self) -> Vec<Arc<Peer>> {
+        self.peers.load().values().filter(|peer| peer.enabled).cloned().collect()
+    }
+
+    /// A client over a channel, saying who calls.
+    pub(crate) fn link(&self, channel: Channel) -> Link {
+        LinkClient::with_interceptor(channel, Caller::new(self.id()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Asks a peer. A cut towards it stops the call here; a cut from it lets the call act there and loses the answer, also
+    /// while the call waits.
+    pub(crate) async fn call<T, F>(
+        &self,
+        peer: &Peer,
+        patience: Duration,
+        ask: impl FnOnce(Link) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.refuse_cut(&peer.name, self.gate.outward(&peer.name))?;
+        let answer = tokio::time::timeout(patience, ask(self.link(peer.channel.clone())));
+        let answered = tokio::select! {
+            biased;
+            answered = answer => answered,
+            () = self.inward_cut(&peer.name) => {
+                self.refuse_cut(&peer.name, self.gate.inward(&peer.name))?;
+                return Err(Error::Unreachable { region: peer.name.to_string(), why: "the answer was cut off".into() });
+            }
+        };
+        self.refuse_cut(&peer.name, self.gate.inward(&peer.name))?;
+        match answered {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Error::of_call(&peer.name, status)),
+            Err(_) => {
+                let why = format!("no answer within {} ms", patience.as_millis());
+                Err(Error::Unreachable { region: peer.name.to_string(), why })
+            }
+        }
+    }
+
+    /// Counts a cut that was met.
+    pub(crate) fn refuse_cut(&self, peer: &str, checked: Result<(), crate::gate::Cut>) -> Result<(), Error> {
+        checked.map_err(|cut| {
+            Metrics::peer(&self.metrics.cut_refusals, peer, 1);
+            Error::Cut(cut)
+        })
+    }
+
+    /// Waits until what comes from this peer is cut while this call is under way. A cut that is there already is seen when
+    /// the answer arrives: the request must reach the peer and act there.
+    async fn inward_cut(&self, peer: &str) {
+        let mut changes = self.gate.changes();
+        let was_cut = !self.gate.lets_in(peer);
+        loop {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if !was_cut && !self.gate.lets_in(peer) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What this node knows of one peer: how far each has proved the other's log, which runs are exceptions, what was withheld.
+//! Soft state: the receiver's stored positions are the truth (E2), and each new stream begins by naming them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use antipode_core::ids::{Incarnation, NamespaceId, RunId, RunKey, Sequence, ShardId};
+use antipode_proto::link::{self, RegionInfo};
+use tokio::sync::watch;
+
+use crate::{cursor::Announcement, proof::Exceptions};
+
+/// Quarantined runs of one source before its watermark stops (E1).
+pub(crate) const EXCEPTIONS_MAX: usize = 10_000;
+
+/// An entry of a held run, with the range it was announced in.
+#[derive(Clone, Debug)]
+pub(crate) struct Withheld {
+    pub(crate) shard: ShardId,
+    pub(crate) range: Announcement,
+    pub(crate) run: RunKey,
+    pub(crate) entry: link::Entry,
+}
+
+/// Everything known of one peer.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// What it said at its last handshake.
+    pub(crate) info: Option<RegionInfo>,
+    /// A stream of ours to it is open.
+    pub(crate) sending: bool,
+    /// A stream of its entries to us is open.
+    pub(crate) receiving: bool,
+    /// Our shards, as far as it has proved them.
+    pub(crate) proof_by_peer: BTreeMap<ShardId, Sequence>,
+    /// Life of its store under which `proof_of_peer` holds.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// Its shards, as far as we have proved them.
+    pub(crate) proof_of_peer: BTreeMap<ShardId, Sequence>,
+    /// Runs of ours that it could not apply.
+    pub(crate) exceptions_there: BTreeMap<RunKey, String>,
+    /// Its runs that we could not apply.
+    pub(crate) exceptions_here: Exceptions,
+    /// Entries of held runs, by run.
+    pub(crate) withheld: BTreeMap<RunId, VecDeque<Withheld>>,
+    /// Why the last stream ended, or did not open.
+    pub(crate) last_error: String,
+}
+
+/// [`Known`], shared by the tasks of a peer.
+#[derive(Debug)]
+pub(crate) struct PeerState {
+    known: Mutex<Known>,
+    changed: watch::Sender<u64>,
+}
+
+impl PeerState {
+    pub(crate) fn new() -> Self {
+        let known = Known {
+            info: None,
+            sending: false,
+            receiving: false,
+            proof_by_peer: BTreeMap::new(),
+            incarnation: None,
+            proof_of_peer: BTreeMap::new(),
+            exceptions_there: BTreeMap::new(),
+            exceptions_here: Exceptions::new(EXCEPTIONS_MAX),
+            withheld: BTreeMap::new(),
+            last_error: String::new(),
+        };
+        Self { known: Mutex::new(known), changed: watch::Sender::new(0) }
+    }
+
+    /// To read.
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To change: whoever waits looks again.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        let result = change(&mut self.known());
+        self.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// Moves with every change.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+impl Known {
+    /// Shards whose barrier the peer has not proved yet (E1, F2).
+    pub(crate) fn behind(&self, barriers: &BTreeMap<ShardId, Sequence>) -> BTreeSet<ShardId> {
+        let proved = |shard| self.proof_by_peer.get(shard).copied().unwrap_or_default();
+        barriers.iter().filter(|(shard, barrier)| proved(shard) < **barrier).map(|(shard, _)| *shard).collect()
+    }
+
+    /// Runs of a namespace that the peer lacks although its proof has passed them: quarantined there, or withheld here.
+    pub(crate) fn exceptions_of(&self, namespace: NamespaceId) -> BTreeMap<RunKey, String> {
+        let there = self.exceptions_there.iter().map(|(run, why)| (run.clone(), why.clone()));
+        let held = self.withheld.values().flatten().map(|entry| (entry.run.clone(), "held back here".to_string()));
+        held.chain(there).filter(|(run, _)| run.namespace == namespace).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antipode_core::ids::WorkflowId;
+
+    use super::*;
+
+    #[test]
+    fn a_barrier_is_proved_by_every_shard_or_not_at_all() {
+        let state = PeerState::new();
+        let shard = ShardId;
+        state.change(|known| known.proof_by_peer = BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(3))]));
+        let barriers = BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(4)), (shard(3), Sequence(1))]);
+        assert_eq!(state.known().behind(&barriers), BTreeSet::from([shard(2), shard(3)]));
+    }
+
+    #[test]
+    fn exceptions_are_told_apart_by_namespace() {
+        let key = |namespace: u8, run: u8| RunKey {
+            namespace: NamespaceId::from_random([namespace; 16]),
+            workflow: WorkflowId::from("w"),
+            run: RunId::from_random([run; 16]),
+        };
+        let state = PeerState::new();
+        state.change(|known| {
+            known.exceptions_there.insert(key(1, 1), "broken".to_string());
+            known.exceptions_there.insert(key(2, 2), "broken".to_string());
+            let range = Announcement { after: Sequence(0), through: Sequence(1) };
+            let held = Withheld { shard: ShardId(1), range, run: key(1, 3), entry: link::Entry::default() };
+            known.withheld.insert(key(1, 3).run, VecDeque::from([held]));
+        });
+        let exceptions = state.known().exceptions_of(key(1, 0).namespace);
+        assert_eq!(exceptions.into_keys().collect::<Vec<_>>(), [key(1, 1), key(1, 3)]);
+    }
+}
