@@ -7,7 +7,9 @@ use antipode_history::{
     api::{Operation, PollInfo, Refusal, Reply, Request, TaskKind, TaskRef},
     client::Client,
 };
-use antipode_proto::api::workflowservice::v1::{PollActivityTaskQueueResponse, PollWorkflowTaskQueueResponse};
+use antipode_proto::api::workflowservice::v1::{
+    PollActivityTaskQueueResponse, PollWorkflowTaskQueueResponse,
+};
 use bytes::Bytes;
 
 /// A workflow task for a poller, and beside it the encoded `History` that belongs into it.

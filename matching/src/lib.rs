@@ -12,6 +12,8 @@ mod metrics;
 mod poll;
 mod query;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod queues;
 
 pub use history::{History, WorkflowTask};

@@ -182,9 +182,7 @@ impl<'a, H: History> Poll<'a, H> {
                 Work::Task { task, sync } => (task, sync),
             };
             let started = match self.shared.history() {
-                Some(history) => {
-                    start(history, task.key.clone(), task.task.clone(), self.info(&task)).await
-                }
+                Some(history) => start(history, task.key.clone(), task.task.clone(), self.info(&task)).await,
                 None => Err(Refusal::Unavailable("the shards are not connected yet".to_string())),
             };
             match started {
@@ -247,7 +245,10 @@ impl<'a, H: History> Poll<'a, H> {
     fn info(&self, task: &Task) -> PollInfo {
         PollInfo {
             identity: self.worker.identity.to_string(),
-            request_id: format!("{:016x}-{:x}-{:x}", self.shared.incarnation, self.cell.number, task.ticket.0),
+            request_id: format!(
+                "{:016x}-{:x}-{:x}",
+                self.shared.incarnation, self.cell.number, task.ticket.0
+            ),
             queue: self.cell.name.name.to_string(),
             sticky: self.cell.name.sticky,
             build_id: self.worker.build_id.to_string(),

@@ -307,7 +307,8 @@ impl<H: History> Matching<H> {
                 .find(ready.key.namespace, name, TaskKind::Workflow, sticky)
                 .is_some_and(|cell| cell.look(|queue| queue.has_poller(now, POLLER_RECENT)))
         };
-        let seen = polled(&ready.queue, false) || ready.sticky.as_deref().is_some_and(|name| polled(name, true));
+        let seen =
+            polled(&ready.queue, false) || ready.sticky.as_deref().is_some_and(|name| polled(name, true));
         if seen { QueryFailure::DeadlineExceeded } else { QueryFailure::NoPoller }
     }
 
@@ -333,9 +334,7 @@ impl<H: History> Matching<H> {
         };
         match self.shared.queries.claim(token) {
             Some(one) if one.signals.send(Signal::Answer(answer)).is_ok() => Ok(()),
-            Some(_) | None => {
-                Err(Refusal::NotFound("query task not found, or already expired".to_string()))
-            }
+            Some(_) | None => Err(Refusal::NotFound("query task not found, or already expired".to_string())),
         }
     }
 }

@@ -243,7 +243,9 @@ impl Queue {
         match self.known.get(&name) {
             Some(Place::Queued) => return Offered::Known,
             Some(Place::Held(poller)) => {
-                if let Some(Poller { held: Some(Held::Task { again, .. }), .. }) = self.pollers.get_mut(poller) {
+                if let Some(Poller { held: Some(Held::Task { again, .. }), .. }) =
+                    self.pollers.get_mut(poller)
+                {
                     *again = true;
                 }
                 return Offered::Known;
@@ -309,7 +311,8 @@ impl Queue {
     /// What became of the work that a poller held. A delayed task is parked: its ticket is returned, and the driver
     /// brings it back with [`Queue::unpark`].
     pub(crate) fn settle(&mut self, id: PollerId, outcome: Outcome) -> Option<Ticket> {
-        let Some(Held::Task { mut task, again, .. }) = self.pollers.get_mut(&id).and_then(|poller| poller.held.take())
+        let Some(Held::Task { mut task, again, .. }) =
+            self.pollers.get_mut(&id).and_then(|poller| poller.held.take())
         else {
             return None;
         };
@@ -483,7 +486,8 @@ impl Queue {
     }
 
     fn check_places(&self) {
-        let queued = self.backlog.values().chain(self.parked.values()).map(|task| (task.name(), Place::Queued));
+        let queued =
+            self.backlog.values().chain(self.parked.values()).map(|task| (task.name(), Place::Queued));
         let held = self.pollers.iter().filter_map(|(id, poller)| match &poller.held {
             Some(Held::Task { task, .. }) => Some((task.name(), Place::Held(*id))),
             Some(Held::Query(_)) | None => None,

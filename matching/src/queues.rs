@@ -103,7 +103,8 @@ impl Queues {
         let mut found = Vec::new();
         for stripe in &self.stripes {
             let stripe = stripe.read().unwrap_or_else(PoisonError::into_inner);
-            let scopes = stripe.scopes.iter().filter(|((owner, ..), _)| namespace.is_none_or(|id| id == *owner));
+            let scopes =
+                stripe.scopes.iter().filter(|((owner, ..), _)| namespace.is_none_or(|id| id == *owner));
             found.extend(scopes.flat_map(|(_, queues)| queues.values().cloned()));
         }
         found
@@ -131,11 +132,12 @@ impl Queues {
     }
 
     fn stripe(&self, name: &str) -> &RwLock<Stripe> {
-        // FNV-1a: names differ in a few characters, often the last.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        &self.stripes[(hash >> 32) as usize % STRIPES]
+        // FNV-1a, and one round more: names differ in a few characters, often the last, which reaches few bits alone.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.stripes[(mixed >> 60) as usize % STRIPES]
     }
 }
 
