@@ -6,6 +6,7 @@ pub mod batch;
 pub mod chain;
 pub mod identity;
 pub mod ids;
+pub mod namespace;
 pub mod decide;
 pub mod fold;
 pub mod retry;
