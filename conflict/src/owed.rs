@@ -64,18 +64,6 @@ pub struct Owed {
     pub fate: Fate,
 }
 
-/// Is an event of this kind ever written again? Outcomes of a losing branch's activities are its own progress (R007).
-fn is_external(kind: ExternalKind) -> bool {
-    match kind {
-        ExternalKind::Signal
-        | ExternalKind::Cancel
-        | ExternalKind::Terminate
-        | ExternalKind::Update
-        | ExternalKind::Options => true,
-        ExternalKind::ActivityOutcome => false,
-    }
-}
-
 /// What is owed to `target`, in the order of `lost` (I33). `applied` are the identities on the current branch of the target
 /// and its chain, `verdicts` those that are recorded as unclaimed. After the fates are carried out the same question has an
 /// empty answer (V11).
@@ -92,8 +80,8 @@ pub fn owed(
     for lost in lost {
         let identity = &lost.identity.identity;
         let settled = applied.contains(identity) || verdicts.contains(identity);
-        // One identity on two losing branches is one event.
-        if !is_external(identity.kind) || settled || !taken.insert(identity) {
+        // One identity on two losing branches is one event; what is not re-applied is a branch's own progress (R007).
+        if !identity.kind.is_reapplied() || settled || !taken.insert(identity) {
             continue;
         }
         let fate = fate(lost, target, open);
@@ -118,22 +106,42 @@ fn fate(lost: &Lost, target: Option<Target>, open: bool) -> Fate {
     }
 }
 
+/// The tree names a batch whose header the caller does not have: the run must be loaded whole first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the batch with chain value {0} is not at hand")]
+pub struct Missing(pub ChainValue);
+
 /// External events of a run's losing branches, branch by branch and in order within each (I33).
-pub fn lost_on_branches<'a>(tree: &Tree, envelope: impl Fn(ChainValue) -> Option<&'a Envelope>) -> Vec<Lost> {
+///
+/// # Errors
+/// [`Missing`].
+pub fn lost_on_branches<'a>(
+    tree: &Tree,
+    envelope: impl Fn(ChainValue) -> Option<&'a Envelope>,
+) -> Result<Vec<Lost>, Missing> {
     lost_in(tree.losing(), envelope)
 }
 
 /// External events of all branches of a zombie or superseded run, the current branch first.
-pub fn lost_on_run<'a>(tree: &Tree, envelope: impl Fn(ChainValue) -> Option<&'a Envelope>) -> Vec<Lost> {
+///
+/// # Errors
+/// [`Missing`].
+pub fn lost_on_run<'a>(
+    tree: &Tree,
+    envelope: impl Fn(ChainValue) -> Option<&'a Envelope>,
+) -> Result<Vec<Lost>, Missing> {
     let mut batches = tree.path(tree.current().chain);
     batches.extend(tree.losing());
     lost_in(batches, envelope)
 }
 
-fn lost_in<'a>(batches: Vec<ChainValue>, envelope: impl Fn(ChainValue) -> Option<&'a Envelope>) -> Vec<Lost> {
+fn lost_in<'a>(
+    batches: Vec<ChainValue>,
+    envelope: impl Fn(ChainValue) -> Option<&'a Envelope>,
+) -> Result<Vec<Lost>, Missing> {
     let mut lost = Vec::new();
     for batch in batches {
-        let Some(envelope) = envelope(batch) else { continue };
+        let envelope = envelope(batch).ok_or(Missing(batch))?;
         lost.extend(envelope.identities.iter().map(|identity| Lost {
             identity: identity.clone(),
             run: envelope.run.run,
@@ -142,21 +150,24 @@ fn lost_in<'a>(batches: Vec<ChainValue>, envelope: impl Fn(ChainValue) -> Option
             batch,
         }));
     }
-    lost
+    Ok(lost)
 }
 
 /// Identities on the current branch of a run and, through its first batch, on the chain before it (A3, B2).
+///
+/// # Errors
+/// [`Missing`].
 pub fn applied_on_current<'a>(
     tree: &Tree,
     envelope: impl Fn(ChainValue) -> Option<&'a Envelope>,
-) -> BTreeSet<Identity> {
+) -> Result<BTreeSet<Identity>, Missing> {
     let mut applied = BTreeSet::new();
     for (chain, _) in tree.walk(tree.current().chain) {
-        let Some(envelope) = envelope(chain) else { continue };
+        let envelope = envelope(chain).ok_or(Missing(chain))?;
         applied.extend(envelope.inherited.iter().cloned());
         applied.extend(envelope.identities.iter().map(|event| event.identity.clone()));
     }
-    applied
+    Ok(applied)
 }
 
 #[cfg(test)]

@@ -226,7 +226,7 @@ fn the_active_region_is_in_the_list_whatever_the_list_says() {
     let again = east.set_members(&act(&regions, "east"), ["east"]);
     assert!(matches!(again, Err(Refusal::CannotLeave { .. })));
     let added = east.set_members(&act(&regions, "north"), NAMES).unwrap();
-    let mut late = added.clone();
+    let mut late = added;
     late.merge(&base);
     assert!(late.members.contains("north"));
 }
