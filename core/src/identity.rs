@@ -19,11 +19,19 @@ pub enum ExternalKind {
     Update = 4,
     /// WorkflowExecutionOptionsUpdated.
     Options = 5,
+    /// The start of a run: kept to answer a repeated request; never re-applied.
+    Start = 6,
     /// Outcome of an activity that arrived while a workflow task was started; region-internal, never re-applied.
     ActivityOutcome = 100,
 }
 
 impl ExternalKind {
+    /// Whether an event of this kind is carried over from a branch that lost (R500).
+    #[must_use]
+    pub fn is_reapplied(self) -> bool {
+        !matches!(self, Self::Start | Self::ActivityOutcome)
+    }
+
     /// From the stored number.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
@@ -33,6 +41,7 @@ impl ExternalKind {
             3 => Self::Terminate,
             4 => Self::Update,
             5 => Self::Options,
+            6 => Self::Start,
             100 => Self::ActivityOutcome,
             _ => return None,
         })

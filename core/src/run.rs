@@ -518,7 +518,7 @@ impl Run {
 
     fn is_owed(&self, entry: &EventIdentity) -> bool {
         let wire = || Some(entry.identity.to_wire());
-        entry.identity.kind != ExternalKind::ActivityOutcome
+        entry.identity.kind.is_reapplied()
             && !self.knows(&entry.identity)
             && (self.unclaimed.is_empty() || {
                 let wire = wire();

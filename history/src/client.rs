@@ -77,6 +77,21 @@ impl Client {
         answered.await.map_err(|_| stopped())
     }
 
+    /// Like [`Client::apply`], but returns once the entries are queued: a caller keeps several groups in flight, in order.
+    ///
+    /// # Errors
+    /// When the shard is stopping.
+    pub async fn apply_queued(
+        &self,
+        shard: ShardId,
+        entries: Vec<Replicated>,
+    ) -> Result<oneshot::Receiver<Vec<Applied>>, Refusal> {
+        let handle = self.handle(shard).ok_or_else(stopped)?;
+        let (answer, answered) = oneshot::channel();
+        handle.commands.send(Command::Apply { entries, answer }).await.map_err(|_| stopped())?;
+        Ok(answered)
+    }
+
     /// Position of durable commits of a shard.
     #[must_use]
     pub fn committed(&self, shard: ShardId) -> Option<watch::Receiver<Sequence>> {

@@ -3,3 +3,7 @@
 pub mod api;
 pub mod client;
 pub mod host;
+pub mod metrics;
+pub mod namespaces;
+pub mod shard;
+pub mod token;

@@ -174,7 +174,8 @@ fn continue_as_new(
         attributes,
         user_metadata: start.user_metadata.clone(),
         first_run: draft.run.first_run,
-        inherited: draft.run.state.applied.iter().cloned().collect(),
+        inherited: draft.run.state.inherited(),
+        request_id: String::new(),
         signal: None,
     };
     draft.successor = Some(next_run);

@@ -13,7 +13,7 @@ use antipode_proto::api::{
 use super::{Context, Draft, Seat, broken, workflow_task};
 use crate::{
     batch::Batch,
-    identity::Identity,
+    identity::{ExternalKind, Identity},
     ids::{Nanos, RunId, RunKey, Timestamp},
     refusal::Refusal,
     run::Run,
@@ -30,6 +30,8 @@ pub struct NewRun {
     pub first_run: RunId,
     /// Applied set of the chain so far (B2).
     pub inherited: Vec<Identity>,
+    /// Request that starts it; empty for a successor.
+    pub request_id: String,
     /// A signal that comes with the start.
     pub signal: Option<(history::WorkflowExecutionSignaledEventAttributes, Identity)>,
 }
@@ -72,6 +74,7 @@ pub fn from_request(request: &ws::StartWorkflowExecutionRequest, run: RunId, now
         user_metadata: request.user_metadata.clone(),
         first_run: run,
         inherited: Vec::new(),
+        request_id: request.request_id.clone(),
         signal: None,
     }
 }
@@ -93,7 +96,8 @@ pub fn from_retry(run: &Run, next: RunId, failure: Option<Failure>, at: Timestam
         attributes,
         user_metadata: start.user_metadata.clone(),
         first_run: run.first_run,
-        inherited: run.state.applied.iter().cloned().collect(),
+        inherited: run.state.inherited(),
+        request_id: String::new(),
         signal: None,
     })
 }
@@ -106,11 +110,14 @@ pub fn start(key: RunKey, new: NewRun, context: Context, seat: Seat) -> Result<(
     let mut run = Run::new(key, new.first_run);
     let mut draft = Draft::new(&mut run, context, seat);
     draft.inherit(new.inherited);
-    draft.event_with(
+    let started = draft.event_with(
         Attributes::WorkflowExecutionStartedEventAttributes(new.attributes),
         new.user_metadata,
         Vec::new(),
     )?;
+    if let Some(identity) = super::external::client_identity(ExternalKind::Start, &new.request_id) {
+        draft.identify(started, identity, false, None);
+    }
     if let Some((signal, identity)) = new.signal {
         let event = draft.event(Attributes::WorkflowExecutionSignaledEventAttributes(signal))?;
         draft.identify(event, identity, false, None);

@@ -1,0 +1,727 @@
+//! The shard machine: `input -> outputs`, no I/O (DESIGN section 1.4). It computes on state that is not yet durable, and
+//! holds every output, also errors, duplicates and reads, until the state that it read is (D1). Commits go out in groups:
+//! one in flight, the next gathers (section 5). What it lacks it asks for with [`Output::Load`]; work for that workflow id
+//! waits in order meanwhile.
+//!
+//! Driver contract: after each input call, drain [`Shard::take_outputs`]; call [`Shard::flush`] when there is no more input.
+
+mod apply;
+mod cache;
+mod derive;
+mod inspect;
+mod reads;
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use antipode_core::{
+    decide::{Context, Seat},
+    ids::{
+        FailoverVersion, Incarnation, NamespaceId, Place, RangeId, RegionId, RunId, RunKey, Sequence,
+        ShardId, Timestamp, WorkflowKey,
+    },
+};
+use antipode_persistence::rows::{
+    Acquired, BatchRow, CurrentRow, DispatchChange, DispatchRow, Group, RunRow, StoredRun, TaskKind,
+    VisibilityRow,
+};
+
+use crate::api::{Applied, Offer, Refusal, Replicated, Reply, Request, Taken};
+use cache::Workflow;
+
+/// Where an answer goes. The driver's own: a channel in production, a number in the simulator.
+pub trait Token: Send + 'static {
+    /// Nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+/// What never changes while a shard is owned.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Shard.
+    pub shard: ShardId,
+    /// Region.
+    pub region: RegionId,
+    /// Its name.
+    pub region_name: String,
+    /// Life of the store.
+    pub incarnation: Incarnation,
+    /// Bytes of runs kept in memory, about.
+    pub cache_bytes: usize,
+    /// Entropy for the ids this ownership makes.
+    pub seed: [u8; 32],
+}
+
+/// A namespace as a shard needs it: an ordered input (D6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceView {
+    /// Id.
+    pub id: NamespaceId,
+    /// Name.
+    pub name: String,
+    /// Version that is written under here; none while another region is active or nobody is.
+    pub writable: Option<FailoverVersion>,
+    /// Version of the record.
+    pub version: FailoverVersion,
+    /// Being handed over: calls are held, not refused (F2).
+    pub draining: bool,
+    /// Active region, by name.
+    pub active: String,
+}
+
+/// What a shard asks its driver to read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Load {
+    /// The current record and the run it names.
+    Workflow(WorkflowKey),
+    /// One run.
+    Run(RunKey),
+    /// All stored runs of a workflow id: for the operator's view.
+    Runs(WorkflowKey),
+    /// Runs that are due to wake, of these namespaces.
+    Due {
+        /// Namespaces active here.
+        namespaces: Vec<NamespaceId>,
+        /// Horizon.
+        until: Timestamp,
+    },
+    /// Dispatch backlog.
+    Backlog {
+        /// Namespaces active here.
+        namespaces: Vec<NamespaceId>,
+        /// One queue only.
+        queue: Option<(String, TaskKind)>,
+        /// After this position.
+        after: Sequence,
+    },
+}
+
+/// What a read brought.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// For [`Load::Workflow`].
+    Workflow(Option<CurrentRow>, Option<StoredRun>),
+    /// For [`Load::Run`].
+    Run(Option<StoredRun>),
+    /// For [`Load::Runs`].
+    Runs(Vec<RunRow>),
+    /// For [`Load::Due`].
+    Due(Vec<(Timestamp, RunKey)>),
+    /// For [`Load::Backlog`].
+    Backlog(Vec<DispatchRow>),
+    /// The read failed: what waited for it is refused as unavailable.
+    Failed(String),
+}
+
+/// What a shard gives its driver.
+#[derive(Debug)]
+pub enum Output<T> {
+    /// Read this and hand it to [`Shard::loaded`].
+    Load(Load),
+    /// Commit this and report with [`Shard::committed`] or [`Shard::commit_failed`].
+    Commit(Group),
+    /// Answer a request.
+    Answer(T, Result<Reply, Refusal>),
+    /// Answer an apply.
+    Applied(T, Vec<Applied>),
+    /// Answer a barrier.
+    Barrier(T, Result<Sequence, Refusal>),
+    /// Offer a task to matching and report with [`Shard::offered`].
+    Offer(Offer),
+    /// A task was discarded: count it by reason (nothing silent).
+    Discarded {
+        /// Kind.
+        kind: TaskKind,
+        /// Reason.
+        reason: &'static str,
+    },
+    /// Count something else.
+    Count(Event),
+    /// A law broke; the words say which. The driver logs it and acquires the shard anew.
+    Broken(String),
+}
+
+/// Things worth counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// Another branch became current.
+    BranchSwitched,
+    /// A batch went to a branch that is not current.
+    BranchLost,
+    /// External events were written again.
+    Reapplied,
+    /// External events were filed as unclaimed.
+    Unclaimed,
+    /// A run became a zombie.
+    Zombie,
+    /// An activity attempt failed and another follows.
+    ActivityRetried,
+}
+
+/// Work on one workflow id, in order.
+enum Work<T> {
+    Request(T, Request),
+    Apply { call: u64, index: usize, entry: Replicated },
+    Wake(RunKey),
+}
+
+impl<T> Work<T> {
+    fn key(&self) -> Option<WorkflowKey> {
+        match self {
+            Self::Request(_, request) => Some(request.workflow.clone()),
+            Self::Apply { entry, .. } => match entry {
+                Replicated::Batch(batch) => Some(batch.envelope.run.workflow_key()),
+                Replicated::State(state) => Some(WorkflowKey {
+                    namespace: state.namespace_id.parse().ok()?,
+                    workflow: state.workflow_id.as_str().into(),
+                }),
+            },
+            Self::Wake(key) => Some(key.workflow_key()),
+        }
+    }
+}
+
+/// An apply call whose entries are being worked on.
+struct Call<T> {
+    token: T,
+    results: Vec<Option<Applied>>,
+    missing: usize,
+    after: Sequence,
+}
+
+/// One final value a row of the group that gathers (D3).
+#[derive(Default)]
+struct Gather {
+    batches: Vec<BatchRow>,
+    runs: BTreeMap<RunKey, RunRow>,
+    currents: BTreeMap<WorkflowKey, CurrentRow>,
+    dispatch: BTreeMap<(RunKey, String, TaskKind), DispatchChange>,
+    visibility: BTreeMap<RunKey, VisibilityRow>,
+    barrier: bool,
+}
+
+impl Gather {
+    fn is_empty(&self) -> bool {
+        !self.barrier && self.runs.is_empty() && self.batches.is_empty() && self.currents.is_empty()
+            && self.dispatch.is_empty() && self.visibility.is_empty()
+    }
+}
+
+/// Why work cannot go on now.
+enum Stop {
+    /// This must be read first.
+    Load(Load),
+    /// Refused.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// A shard under one ownership.
+pub struct Shard<T> {
+    setting: Setting,
+    range: RangeId,
+    /// Last position given out.
+    sequence: Sequence,
+    /// Last durable position.
+    durable: Sequence,
+    flying: Option<Sequence>,
+    gather: Gather,
+    workflows: BTreeMap<WorkflowKey, Workflow<T>>,
+    used: BTreeMap<u64, WorkflowKey>,
+    clock: u64,
+    cached_bytes: usize,
+    parked: BTreeMap<WorkflowKey, VecDeque<Work<T>>>,
+    calls: BTreeMap<u64, Call<T>>,
+    next_call: u64,
+    wakes: BTreeSet<(Timestamp, RunKey)>,
+    next_scan: Timestamp,
+    namespaces: BTreeMap<NamespaceId, NamespaceView>,
+    backlogged: BTreeSet<(NamespaceId, String, TaskKind)>,
+    ids_made: u64,
+    held: BTreeMap<Sequence, Vec<Output<T>>>,
+    outputs: Vec<Output<T>>,
+    broken: bool,
+    now: Timestamp,
+}
+
+/// How far ahead wake-ups are kept in memory.
+const HORIZON: antipode_core::ids::Nanos = antipode_core::ids::Nanos::seconds(120);
+/// How often the index is read again.
+const SCAN_EVERY: antipode_core::ids::Nanos = antipode_core::ids::Nanos::seconds(60);
+
+impl<T: Token> Shard<T> {
+    /// A shard that was just acquired.
+    #[must_use]
+    pub fn new(setting: Setting, acquired: Acquired, namespaces: Vec<NamespaceView>, now: Timestamp) -> Self {
+        let mut shard = Self {
+            setting,
+            range: acquired.range,
+            sequence: acquired.sequence,
+            durable: acquired.sequence,
+            flying: None,
+            gather: Gather::default(),
+            workflows: BTreeMap::new(),
+            used: BTreeMap::new(),
+            clock: 0,
+            cached_bytes: 0,
+            parked: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            wakes: BTreeSet::new(),
+            next_scan: now.plus(SCAN_EVERY),
+            namespaces: BTreeMap::new(),
+            backlogged: BTreeSet::new(),
+            ids_made: 0,
+            held: BTreeMap::new(),
+            outputs: Vec::new(),
+            broken: false,
+            now,
+        };
+        for view in namespaces {
+            shard.namespace(view, now);
+        }
+        shard
+    }
+
+    /// Last durable position.
+    #[must_use]
+    pub fn durable(&self) -> Sequence {
+        self.durable
+    }
+
+    /// Takes a request.
+    pub fn request(&mut self, now: Timestamp, token: T, request: Request) {
+        self.now = now;
+        self.work(Work::Request(token, request));
+    }
+
+    /// Takes replicated entries; answered together, once all are durable.
+    pub fn apply(&mut self, now: Timestamp, token: T, entries: Vec<Replicated>) {
+        self.now = now;
+        if entries.is_empty() {
+            self.outputs.push(Output::Applied(token, Vec::new()));
+            return;
+        }
+        let call = self.next_call;
+        self.next_call += 1;
+        let results = vec![None; entries.len()];
+        let missing = entries.len();
+        self.calls.insert(call, Call { token, results, missing, after: self.durable });
+        for (index, entry) in entries.into_iter().enumerate() {
+            self.work(Work::Apply { call, index, entry });
+        }
+    }
+
+    /// Takes a namespace record's change (D6).
+    pub fn namespace(&mut self, view: NamespaceView, now: Timestamp) {
+        self.now = now;
+        let id = view.id;
+        let before = self.namespaces.insert(id, view.clone());
+        let was = before.and_then(|view| view.writable);
+        if view.writable == was {
+            return;
+        }
+        for (key, workflow) in &mut self.workflows {
+            if key.namespace == id {
+                workflow.forget_offers();
+            }
+        }
+        if view.writable.is_some() {
+            // Active here from now on: what is due and what waits is derived again (C5, V16).
+            self.scan(vec![id]);
+        }
+    }
+
+    fn scan(&mut self, namespaces: Vec<NamespaceId>) {
+        let until = self.now.plus(HORIZON);
+        self.outputs.push(Output::Load(Load::Due { namespaces: namespaces.clone(), until }));
+        self.outputs.push(Output::Load(Load::Backlog { namespaces, queue: None, after: Sequence(0) }));
+    }
+
+    /// Matching has credit for this queue.
+    pub fn refill(&mut self, now: Timestamp, namespace: NamespaceId, queue: String, kind: TaskKind) {
+        self.now = now;
+        let active = self.namespaces.get(&namespace).is_some_and(|view| view.writable.is_some());
+        if active {
+            self.backlogged.remove(&(namespace, queue.clone(), kind));
+            self.outputs.push(Output::Load(Load::Backlog {
+                namespaces: vec![namespace],
+                queue: Some((queue, kind)),
+                after: Sequence(0),
+            }));
+        }
+    }
+
+    /// Commits a barrier for a draining namespace (F2): the answer comes when every earlier position is durable.
+    pub fn barrier(&mut self, now: Timestamp, token: T, namespace: NamespaceId) {
+        self.now = now;
+        let frozen = self.namespaces.get(&namespace).is_some_and(|view| view.draining && view.writable.is_none());
+        if !frozen {
+            let refusal = Refusal::Unavailable("the namespace is not draining in this shard's view".to_string());
+            self.outputs.push(Output::Barrier(token, Err(refusal)));
+            return;
+        }
+        self.sequence = self.sequence.next();
+        self.gather.barrier = true;
+        let at = self.sequence;
+        self.hold(at, Output::Barrier(token, Ok(at)));
+    }
+
+    /// Time has passed: wakes what is due.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.now = now;
+        while let Some((at, _)) = self.wakes.first() {
+            if *at > now {
+                break;
+            }
+            if let Some((_, key)) = self.wakes.pop_first() {
+                self.work(Work::Wake(key));
+            }
+        }
+        if now >= self.next_scan {
+            self.next_scan = now.plus(SCAN_EVERY);
+            let active: Vec<_> =
+                self.namespaces.values().filter(|view| view.writable.is_some()).map(|view| view.id).collect();
+            if !active.is_empty() {
+                let until = now.plus(HORIZON);
+                self.outputs.push(Output::Load(Load::Due { namespaces: active, until }));
+            }
+            self.drop_abandoned();
+        }
+    }
+
+    /// When to call [`Shard::tick`] next.
+    #[must_use]
+    pub fn wake_at(&self) -> Timestamp {
+        self.wakes.first().map_or(self.next_scan, |(at, _)| (*at).min(self.next_scan))
+    }
+
+    /// Matching's word on an offer.
+    pub fn offered(&mut self, now: Timestamp, offer: &Offer, taken: Taken) {
+        self.now = now;
+        match taken {
+            Taken::Yes => {}
+            Taken::NoCredit => {
+                let Some(workflow) = self.workflows.get_mut(&offer.key.workflow_key()) else { return };
+                workflow.forget_offer(offer);
+                self.backlogged.insert((offer.key.namespace, offer.queue.clone(), offer.kind));
+            }
+            // The same task goes to the normal queue, with full history.
+            Taken::StickyUnavailable => self.offer_normal(offer),
+        }
+    }
+
+    /// A read came back.
+    pub fn loaded(&mut self, now: Timestamp, load: &Load, loaded: Loaded) {
+        self.now = now;
+        match (load, loaded) {
+            (Load::Due { .. }, Loaded::Due(due)) => self.wakes.extend(due),
+            (Load::Backlog { namespaces, queue, .. }, Loaded::Backlog(rows)) => {
+                self.backlog(namespaces.clone(), queue.clone(), rows);
+            }
+            (Load::Due { .. } | Load::Backlog { .. }, _) => self.next_scan = now,
+            (Load::Workflow(key) | Load::Runs(key), loaded) => self.loaded_for(&key.clone(), load, loaded),
+            (Load::Run(run), loaded) => self.loaded_for(&run.workflow_key(), load, loaded),
+        }
+    }
+
+    fn backlog(
+        &mut self,
+        namespaces: Vec<NamespaceId>,
+        queue: Option<(String, TaskKind)>,
+        rows: Vec<DispatchRow>,
+    ) {
+        let full = rows.len() >= BACKLOG_PAGE;
+        let last = rows.last().map(|row| row.order);
+        for row in rows {
+            let stuck = self.backlogged.contains(&(row.key.namespace, row.queue.clone(), row.kind));
+            if !stuck {
+                self.work(Work::Wake(row.key));
+            }
+        }
+        if let (true, Some(after)) = (full, last) {
+            self.outputs.push(Output::Load(Load::Backlog { namespaces, queue, after }));
+        }
+    }
+
+    fn loaded_for(&mut self, key: &WorkflowKey, load: &Load, loaded: Loaded) {
+        let mut waiting = self.parked.remove(key).unwrap_or_default();
+        if let Loaded::Failed(why) = loaded {
+            for work in waiting {
+                self.give_up(work, &why);
+            }
+            return;
+        }
+        if let Err(why) = self.take_loaded(key, load, loaded) {
+            self.quarantine(key, &why);
+            for work in waiting {
+                self.give_up_damaged(work, &why);
+            }
+            return;
+        }
+        while let Some(work) = waiting.pop_front() {
+            if let Some(work) = self.attempt(work) {
+                // It needs something else: everything behind it goes on waiting, in order.
+                waiting.push_front(work);
+                self.parked.insert(key.clone(), waiting);
+                return;
+            }
+        }
+    }
+
+    fn work(&mut self, work: Work<T>) {
+        if self.broken {
+            self.give_up(work, "the shard is being acquired anew");
+            return;
+        }
+        let Some(key) = work.key() else {
+            self.give_up_damaged(work, "the entry names no run");
+            return;
+        };
+        if let Some(waiting) = self.parked.get_mut(&key) {
+            waiting.push_back(work);
+            return;
+        }
+        if let Some(work) = self.attempt(work) {
+            self.parked.insert(key, VecDeque::from([work]));
+        }
+    }
+
+    /// Does the work, or gives it back when something must be loaded first.
+    fn attempt(&mut self, work: Work<T>) -> Option<Work<T>> {
+        match work {
+            Work::Request(token, request) => {
+                if token.is_abandoned() {
+                    return None;
+                }
+                match self.try_request(token, request) {
+                    Ok(()) => None,
+                    Err((load, token, request)) => {
+                        self.outputs.push(Output::Load(load));
+                        Some(Work::Request(token, request))
+                    }
+                }
+            }
+            Work::Apply { call, index, entry } => match self.try_apply(&entry) {
+                Ok((applied, after)) => {
+                    self.apply_done(call, index, applied, after);
+                    None
+                }
+                Err(load) => {
+                    self.outputs.push(Output::Load(load));
+                    Some(Work::Apply { call, index, entry })
+                }
+            },
+            Work::Wake(key) => match self.try_wake(&key) {
+                Ok(()) => None,
+                Err(Stop::Load(load)) => {
+                    self.outputs.push(Output::Load(load));
+                    Some(Work::Wake(key))
+                }
+                Err(Stop::Refused(Refusal::Internal(why))) => {
+                    self.break_down(why);
+                    None
+                }
+                Err(Stop::Refused(_)) => None,
+            },
+        }
+    }
+
+    fn apply_done(&mut self, call: u64, index: usize, applied: Applied, after: Sequence) {
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        if let Some(slot) = entry.results.get_mut(index)
+            && slot.is_none()
+        {
+            *slot = Some(applied);
+            entry.missing -= 1;
+            entry.after = entry.after.max(after);
+        }
+        if entry.missing == 0
+            && let Some(entry) = self.calls.remove(&call)
+        {
+            let results = entry.results.into_iter().flatten().collect();
+            self.hold(entry.after, Output::Applied(entry.token, results));
+        }
+    }
+
+    fn give_up(&mut self, work: Work<T>, why: &str) {
+        match work {
+            Work::Request(token, _) => {
+                let refusal = Refusal::Unavailable(why.to_string());
+                self.outputs.push(Output::Answer(token, Err(refusal)));
+            }
+            Work::Apply { call, index, .. } => {
+                self.apply_done(call, index, Applied::Retry(why.to_string()), Sequence(0));
+            }
+            Work::Wake(_) => {}
+        }
+    }
+
+    fn give_up_damaged(&mut self, work: Work<T>, why: &str) {
+        match work {
+            Work::Request(token, _) => {
+                let refusal = Refusal::Quarantined(format!("the stored run is damaged: {why}"));
+                self.outputs.push(Output::Answer(token, Err(refusal)));
+            }
+            Work::Apply { call, index, .. } => {
+                self.apply_done(call, index, Applied::Poison(why.to_string()), Sequence(0));
+            }
+            Work::Wake(_) => {}
+        }
+    }
+
+    fn quarantine(&mut self, key: &WorkflowKey, why: &str) {
+        self.outputs.push(Output::Broken(format!("workflow {}: {why}", key.workflow)));
+    }
+
+    /// Holds an output until this position is durable (D1).
+    fn hold(&mut self, after: Sequence, output: Output<T>) {
+        if after <= self.durable {
+            self.outputs.push(output);
+        } else {
+            self.held.entry(after).or_default().push(output);
+        }
+    }
+
+    /// The group in flight is durable.
+    pub fn committed(&mut self, now: Timestamp) {
+        self.now = now;
+        let Some(through) = self.flying.take() else { return };
+        self.durable = through;
+        let later = self.held.split_off(&through.next());
+        for outputs in std::mem::replace(&mut self.held, later).into_values() {
+            self.outputs.extend(outputs);
+        }
+        self.evict();
+    }
+
+    /// The group in flight was rejected, or its outcome is unknown (D2): everything built on it is dropped and refused
+    /// retryably. The driver acquires the shard anew.
+    pub fn commit_failed(&mut self, why: &str) {
+        self.flying = None;
+        self.break_down(why.to_string());
+    }
+
+    fn break_down(&mut self, why: String) {
+        self.broken = true;
+        self.gather = Gather::default();
+        let unavailable = || Refusal::Unavailable(format!("the write did not become durable: {why}"));
+        for output in std::mem::take(&mut self.held).into_values().flatten() {
+            match output {
+                Output::Answer(token, _) => self.outputs.push(Output::Answer(token, Err(unavailable()))),
+                Output::Barrier(token, _) => self.outputs.push(Output::Barrier(token, Err(unavailable()))),
+                Output::Applied(token, results) => {
+                    let retry = vec![Applied::Retry(why.clone()); results.len()];
+                    self.outputs.push(Output::Applied(token, retry));
+                }
+                // Offers and counts of what did not happen.
+                _ => {}
+            }
+        }
+        for waiter in self.workflows.values_mut().flat_map(Workflow::take_waiters) {
+            self.outputs.push(Output::Answer(waiter, Err(unavailable())));
+        }
+        for work in std::mem::take(&mut self.parked).into_values().flatten() {
+            self.give_up(work, &why);
+        }
+        self.workflows.clear();
+        self.outputs.push(Output::Broken(why));
+    }
+
+    /// Whether the shard must be acquired anew.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Sends the group that gathered, unless one is in flight.
+    pub fn flush(&mut self) {
+        if self.flying.is_some() || self.gather.is_empty() || self.broken {
+            return;
+        }
+        let gather = std::mem::take(&mut self.gather);
+        let group = Group {
+            shard: self.setting.shard,
+            range: self.range,
+            after: self.durable,
+            through: self.sequence,
+            batches: gather.batches,
+            runs: gather.runs.into_values().collect(),
+            currents: gather.currents.into_values().collect(),
+            dispatch: gather.dispatch.into_values().collect(),
+            obligations: Vec::new(),
+            visibility: gather.visibility.into_values().collect(),
+        };
+        self.flying = Some(self.sequence);
+        self.outputs.push(Output::Commit(group));
+    }
+
+    /// What there is to do, in order.
+    pub fn take_outputs(&mut self) -> Vec<Output<T>> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// The version to write under here, or why not (A9, F1, F5).
+    fn writable(&self, namespace: NamespaceId) -> Result<FailoverVersion, Refusal> {
+        let Some(view) = self.namespaces.get(&namespace) else {
+            return Err(Refusal::Unavailable(format!("namespace {namespace} is not known here yet")));
+        };
+        match view.writable {
+            Some(version) => Ok(version),
+            None if view.draining => Err(Refusal::Draining(namespace)),
+            None => Err(Refusal::NamespaceNotActive {
+                namespace: view.name.clone(),
+                here: self.setting.region_name.clone(),
+                active: view.active.clone(),
+            }),
+        }
+    }
+
+    fn context(&mut self, version: FailoverVersion) -> Context {
+        let mut seed = [0; 16];
+        seed.copy_from_slice(&self.make_id().0.as_bytes()[..]);
+        Context { now: self.now, version, region: self.setting.region, seed }
+    }
+
+    /// A new run id: unique by the seed of this ownership and a count.
+    fn make_id(&mut self) -> RunId {
+        self.ids_made += 1;
+        let mut hasher = blake3::Hasher::new_keyed(&self.setting.seed);
+        hasher.update(&self.ids_made.to_le_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        RunId::from_random(bytes)
+    }
+
+    fn seat(&self, log: u64, place: u64) -> Seat {
+        Seat {
+            shard: self.setting.shard,
+            incarnation: self.setting.incarnation,
+            log: Sequence(log),
+            place: Place { epoch: self.range.0, sequence: place },
+            causal: self.sequence.0 + 1,
+        }
+    }
+
+    /// Seats of a transition of one run: the next position.
+    fn seat_one(&self) -> Seat {
+        self.seat(self.sequence.0 + 1, self.sequence.0 + 1)
+    }
+
+    /// Seats of a transition that may continue the chain: the successor's first batch comes before the closing batch in
+    /// the log (B8) and after it in place (B7). Without a successor one position stays empty.
+    fn seats_two(&self) -> [Seat; 2] {
+        let next = self.sequence.0 + 1;
+        [self.seat(next + 1, next), self.seat(next, next + 1)]
+    }
+}
+
+/// Rows of the dispatch index a read brings at most.
+pub const BACKLOG_PAGE: usize = 1_000;

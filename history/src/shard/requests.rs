@@ -1,0 +1,671 @@
+//! Requests that write: each is checked against the namespace and the run, decided by the core, and written.
+
+use antipode_core::{
+    decide::{
+        Outcome, activity, commands, due,
+        external::{self, External},
+        start, workflow_task,
+    },
+    ids::{FailoverVersion, RunId, RunKey},
+    refusal::Refusal,
+    run::Run,
+};
+use antipode_persistence::rows::TaskKind;
+use antipode_proto::api::{
+    common::v1::Payloads,
+    enums::v1::{WorkflowExecutionStatus as Status, WorkflowIdConflictPolicy as Conflict, WorkflowIdReusePolicy as Reuse},
+    failure::v1::Failure,
+    history::v1 as history,
+    workflowservice::v1 as ws,
+};
+
+use super::{Event, Load, Output, Shard, Stop, Token};
+use crate::api::{ActivityRef, Operation, Reply, Request, TaskToken};
+
+/// A request that must wait for a read comes back with its token.
+type Waiting<T> = (Load, T, Request);
+
+impl<T: Token> Shard<T> {
+    /// Does a request, or says what must be read first.
+    pub(super) fn try_request(&mut self, token: T, request: Request) -> Result<(), Waiting<T>> {
+        let workflow = request.workflow.clone();
+        // Reads that may park give their token away; everything else answers here.
+        let parked = matches!(request.operation, Operation::History(_) | Operation::PrepareQuery { .. });
+        if parked {
+            return self.try_parking(token, request);
+        }
+        match self.perform(&request) {
+            Ok(reply) => {
+                let after = self.changed(&workflow);
+                self.hold(after, Output::Answer(token, Ok(reply)));
+            }
+            Err(Stop::Load(load)) => return Err((load, token, request)),
+            Err(Stop::Refused(refusal)) => self.refuse(token, &workflow, &request.operation, refusal),
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        token: T,
+        workflow: &antipode_core::ids::WorkflowKey,
+        operation: &Operation,
+        refusal: Refusal,
+    ) {
+        if let Refusal::TaskNotFound { reason, .. } = &refusal {
+            let kind = match operation {
+                Operation::ActivityTaskStart { .. }
+                | Operation::ActivityCompleted(..)
+                | Operation::ActivityFailed(..)
+                | Operation::ActivityCanceled(..)
+                | Operation::ActivityHeartbeat(..) => TaskKind::Activity,
+                _ => TaskKind::Workflow,
+            };
+            self.outputs.push(Output::Discarded { kind, reason });
+        }
+        let internal = match &refusal {
+            Refusal::Internal(why) => Some(why.clone()),
+            _ => None,
+        };
+        let after = self.changed(workflow);
+        self.hold(after, Output::Answer(token, Err(refusal)));
+        if let Some(why) = internal {
+            // A decision that broke half-way leaves its run unusable: nothing of it may become durable.
+            self.break_down(why);
+        }
+    }
+
+    fn perform(&mut self, request: &Request) -> Result<Reply, Stop> {
+        match &request.operation {
+            Operation::Start(start) => self.start(request, start),
+            Operation::SignalWithStart(start) => self.signal_with_start(request, start),
+            Operation::Signal(signal) => self.external(request, external::signal(signal), ""),
+            Operation::RequestCancel(cancel) => {
+                let first = cancel.first_execution_run_id.clone();
+                self.external(request, external::request_cancel(cancel), &first)
+            }
+            Operation::Terminate(terminate) => self.terminate(request, terminate),
+            Operation::WorkflowTaskStart { task, poll } => {
+                let (key, version) = self.writable_run(request, true)?;
+                let (context, seat) = (self.context(version), self.seat_one());
+                let cached = self.cached_mut(&key)?;
+                let before = cached.run.registers.clone();
+                let outcome = workflow_task::start(&mut cached.run, task, poll, context, seat)?;
+                let changed = outcome.batch.is_some() || cached.run.registers != before;
+                self.wrote(&key, outcome, changed)?;
+                self.workflow_task_reply(&key, poll, version).map_err(Stop::from)
+            }
+            Operation::ActivityTaskStart { task, poll } => {
+                let (key, version) = self.writable_run(request, true)?;
+                let context = self.context(version);
+                activity::start(&mut self.cached_mut(&key)?.run, task, poll, context)?;
+                self.wrote(&key, Outcome::default(), true)?;
+                self.activity_task_reply(&key, task).map_err(Stop::from)
+            }
+            Operation::WorkflowTaskCompleted(token, completed) => self.complete(request, token, completed),
+            Operation::WorkflowTaskFailed(token, failed) => self.fail(request, token, failed),
+            Operation::ActivityCompleted(named, completed) => {
+                let end = activity::End::Completed(completed.result.clone());
+                self.end_activity(request, named, end, &completed.identity)
+            }
+            Operation::ActivityFailed(named, failed) => self.fail_activity(request, named, failed),
+            Operation::ActivityCanceled(named, canceled) => self.cancel_activity(request, named, canceled),
+            Operation::ActivityHeartbeat(named, beat) => self.heartbeat(request, named, beat),
+            Operation::ResetSticky => {
+                let (key, _) = self.writable_run(request, false)?;
+                self.cached_mut(&key)?.run.sticky = None;
+                Ok(Reply::Done)
+            }
+            Operation::Describe => self.describe(request),
+            Operation::Inspect => self.inspect(request),
+            Operation::Fetch { known, until } => self.fetch(request, known, *until),
+            Operation::History(_) | Operation::PrepareQuery { .. } => {
+                Err(Stop::Refused(Refusal::Internal("a parking read was not parked".to_string())))
+            }
+        }
+    }
+
+    /// The run a request means: the one it names, else the current one.
+    pub(super) fn resolve(&mut self, request: &Request) -> Result<RunKey, Stop> {
+        self.need_workflow(&request.workflow)?;
+        let current = self.workflows.get(&request.workflow).and_then(super::cache::Workflow::current_run);
+        let id = &request.workflow.workflow;
+        let run = request
+            .run
+            .or(current)
+            .ok_or_else(|| Refusal::NotFound(format!("workflow not found for ID: {id}")))?;
+        let key = request.workflow.run(run);
+        if self.need_run(&key)? {
+            return Ok(key);
+        }
+        let words = match request.run {
+            Some(run) => {
+                format!("workflow execution not found for workflow ID \"{id}\" and run ID \"{run}\"")
+            }
+            None => format!("workflow not found for ID: {id}"),
+        };
+        Err(Stop::Refused(Refusal::NotFound(words)))
+    }
+
+    /// The run a writing request means, and the version to write under. A zombie is closed to everybody but
+    /// replication (R602).
+    fn writable_run(&mut self, request: &Request, task: bool) -> Result<(RunKey, FailoverVersion), Stop> {
+        let version = self.writable(request.workflow.namespace)?;
+        let key = match (self.resolve(request), task) {
+            (Err(Stop::Refused(Refusal::NotFound(message))), true) => {
+                return Err(Stop::Refused(Refusal::TaskNotFound { message, reason: "no_run" }));
+            }
+            (resolved, _) => resolved?,
+        };
+        let current = self.is_current(&key);
+        let run = &self.cached(&key)?.run;
+        if !run.state.is_open() || !current {
+            let refusal = match task {
+                true => Refusal::TaskNotFound {
+                    message: "workflow execution already completed".to_string(),
+                    reason: if current { "run_closed" } else { "zombie" },
+                },
+                false => Refusal::AlreadyCompleted,
+            };
+            return Err(Stop::Refused(refusal));
+        }
+        // F5: a run that is ahead of the namespace record waits for the record.
+        if run.state.last_version > version {
+            let words = format!("run {key} is at {} and the namespace record at {version}", run.state.last_version);
+            return Err(Stop::Refused(Refusal::Unavailable(words)));
+        }
+        Ok((key, version))
+    }
+
+    /// Puts what a decision made into the group.
+    fn wrote(&mut self, key: &RunKey, outcome: Outcome, changed: bool) -> Result<(), Refusal> {
+        let Outcome { batch, successor, .. } = outcome;
+        if batch.is_none() && !changed {
+            return Ok(());
+        }
+        let at = match &batch {
+            Some(batch) => batch.envelope.origin.sequence,
+            None => self.sequence.next(),
+        };
+        if let Some(successor) = successor {
+            let (run, first) = *successor;
+            let next = run.key.clone();
+            let first_at = first.envelope.origin.sequence;
+            self.gather_batch(&first, first_at);
+            if let Some(batch) = &batch {
+                self.gather_batch(batch, at);
+            }
+            self.insert_run(run);
+            // The predecessor first: its order is lower, so that the record ends with the successor (B7).
+            self.changed_run(key, at)?;
+            self.changed_run(&next, first_at)?;
+            return Ok(());
+        }
+        if let Some(batch) = &batch {
+            self.gather_batch(batch, at);
+        }
+        let reapplied = batch.iter().flat_map(|b| &b.envelope.identities).filter(|e| e.reapplied_from.is_some());
+        for _ in reapplied {
+            self.outputs.push(Output::Count(Event::Reapplied));
+        }
+        let now = self.now;
+        let run = &mut self.cached_mut(key)?.run;
+        if !run.state.is_open() && antipode_core::decide::reapply::file_unclaimed(run, now) {
+            self.outputs.push(Output::Count(Event::Unclaimed));
+        }
+        self.changed_run(key, at)
+    }
+
+    /// A run was woken: does what is due, and offers what waits.
+    pub(super) fn try_wake(&mut self, key: &RunKey) -> Result<(), Stop> {
+        let Ok(version) = self.writable(key.namespace) else { return Ok(()) };
+        if !self.need_run(key)? || !self.is_current(key) {
+            return Ok(());
+        }
+        self.settle(key, version)?;
+        Ok(())
+    }
+
+    /// Does what is due for a run of a namespace that is active here.
+    pub(super) fn settle(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Refusal> {
+        let now = self.now;
+        let ahead = self.cached(key)?.run.state.last_version > version;
+        let wake = due::wake_at(&self.cached(key)?.run, Some(version));
+        if ahead {
+            return Ok(()); // F5: the record's arrival wakes it.
+        }
+        if wake.is_some_and(|wake| wake <= now) {
+            let (context, seats, next) = (self.context(version), self.seats_two(), self.make_id());
+            let cached = self.cached_mut(key)?;
+            let before = (cached.run.registers.clone(), cached.run.unclaimed.len(), cached.run.pending.len());
+            let outcome = due::settle(&mut cached.run, context, seats, next)?;
+            let after = (cached.run.registers.clone(), cached.run.unclaimed.len(), cached.run.pending.len());
+            let changed = outcome.batch.is_some() || before != after;
+            if changed {
+                return self.wrote(key, outcome, true);
+            }
+        }
+        // A false or an early wake: the stored time moves on without a change of the run (C5).
+        let stale = self.cached(key)?.stored_wake.is_some_and(|stored| stored <= now);
+        if stale {
+            self.derive(key)?;
+        } else {
+            let workflow = key.workflow_key();
+            self.rearm(&workflow, key.run);
+            self.offer_work(key)?;
+        }
+        Ok(())
+    }
+
+    fn external(&mut self, request: &Request, external: External, first_run: &str) -> Result<Reply, Stop> {
+        // A repeated cancel of a closed run is success (api-surface 3.11).
+        let cancel = matches!(request.operation, Operation::RequestCancel(_));
+        let (key, version) = match self.writable_run(request, false) {
+            Err(Stop::Refused(Refusal::AlreadyCompleted)) if cancel => return Ok(Reply::Done),
+            resolved => resolved?,
+        };
+        self.check_first_run(&key, first_run)?;
+        let (context, seat) = (self.context(version), self.seat_one());
+        let cached = self.cached_mut(&key)?;
+        let pending = cached.run.pending.len();
+        let outcome = external::accept(&mut cached.run, external, context, seat)?;
+        let changed = outcome.batch.is_some() || cached.run.pending.len() != pending;
+        self.wrote(&key, outcome, changed)?;
+        Ok(Reply::Done)
+    }
+
+    fn check_first_run(&self, key: &RunKey, first_run: &str) -> Result<(), Refusal> {
+        if first_run.is_empty() || self.cached(key)?.run.first_run.to_string() == first_run {
+            return Ok(());
+        }
+        Err(Refusal::NotFound(format!("workflow not found for ID: {}", key.workflow)))
+    }
+
+    fn terminate(&mut self, request: &Request, terminate: &ws::TerminateWorkflowExecutionRequest) -> Result<Reply, Stop> {
+        let (key, version) = self.writable_run(request, false)?;
+        self.check_first_run(&key, &terminate.first_execution_run_id)?;
+        let attributes = history::WorkflowExecutionTerminatedEventAttributes {
+            reason: terminate.reason.clone(),
+            details: terminate.details.clone(),
+            identity: terminate.identity.clone(),
+        };
+        let (context, seat) = (self.context(version), self.seat_one());
+        let run = &mut self.cached_mut(&key)?.run;
+        let identity = external::terminate_identity(run, context, seat);
+        let named = request.run.is_some();
+        let batch = external::terminate(run, attributes, Some(identity), named, context, seat)?;
+        self.wrote(&key, Outcome::of(batch), true)?;
+        Ok(Reply::Done)
+    }
+
+    fn complete(
+        &mut self,
+        request: &Request,
+        token: &TaskToken,
+        completed: &ws::RespondWorkflowTaskCompletedRequest,
+    ) -> Result<Reply, Stop> {
+        let (key, version) = self.writable_run(request, true)?;
+        let (context, seats, next) = (self.context(version), self.seats_two(), self.make_id());
+        let presented = presented(token);
+        let run = &mut self.cached_mut(&key)?.run;
+        let mut outcome = commands::complete(run, &presented, completed, context, seats, next)?;
+        let refused = outcome.refused.take();
+        self.wrote(&key, outcome, true)?;
+        match refused {
+            Some(refusal) => Err(Stop::Refused(refusal)),
+            None => Ok(Reply::WorkflowTaskCompleted(Box::default())),
+        }
+    }
+
+    fn fail(
+        &mut self,
+        request: &Request,
+        token: &TaskToken,
+        failed: &ws::RespondWorkflowTaskFailedRequest,
+    ) -> Result<Reply, Stop> {
+        let (key, version) = self.writable_run(request, true)?;
+        let (context, seat) = (self.context(version), self.seat_one());
+        let cause = antipode_proto::api::enums::v1::WorkflowTaskFailedCause::try_from(failed.cause).unwrap_or_default();
+        let how = workflow_task::Failed { cause, failure: failed.failure.clone(), identity: failed.identity.clone() };
+        let run = &mut self.cached_mut(&key)?.run;
+        let outcome = workflow_task::respond_failed(run, &presented(token), how, context, seat)?;
+        self.wrote(&key, outcome, true)?;
+        Ok(Reply::Done)
+    }
+
+    /// The open activity that a worker names, checked (A5).
+    fn named_activity(
+        &mut self,
+        request: &Request,
+        named: &ActivityRef,
+    ) -> Result<(RunKey, FailoverVersion, antipode_core::ids::EventId), Stop> {
+        let by_token = matches!(named, ActivityRef::Token(_));
+        let (key, version) = self.writable_run(request, by_token)?;
+        let run = &self.cached(&key)?.run;
+        let scheduled = match named {
+            ActivityRef::Token(token) => activity::check(run, &presented(token))?.activity.scheduled,
+            ActivityRef::ById(id) => activity::by_id(run, id)?.activity.scheduled,
+        };
+        Ok((key, version, scheduled))
+    }
+
+    fn end_activity(
+        &mut self,
+        request: &Request,
+        named: &ActivityRef,
+        end: activity::End,
+        identity: &str,
+    ) -> Result<Reply, Stop> {
+        let (key, version, scheduled) = self.named_activity(request, named)?;
+        let (context, seat) = (self.context(version), self.seat_one());
+        let run = &mut self.cached_mut(&key)?.run;
+        let outcome = activity::end(run, scheduled, end, identity, context, seat)?;
+        if run.activity(scheduled).is_some_and(|view| !view.decided) {
+            self.outputs.push(Output::Count(Event::ActivityRetried));
+        }
+        self.wrote(&key, outcome, true)?;
+        Ok(Reply::Done)
+    }
+
+    fn fail_activity(
+        &mut self,
+        request: &Request,
+        named: &ActivityRef,
+        failed: &ws::RespondActivityTaskFailedRequest,
+    ) -> Result<Reply, Stop> {
+        if let Some(details) = &failed.last_heartbeat_details {
+            let (key, version, scheduled) = self.named_activity(request, named)?;
+            let context = self.context(version);
+            activity::heartbeat(&mut self.cached_mut(&key)?.run, scheduled, Some(details), context);
+        }
+        let failure = failed.failure.clone().unwrap_or_else(|| Failure {
+            message: "activity failed without a failure".to_string(),
+            ..Failure::default()
+        });
+        self.end_activity(request, named, activity::End::Failed(failure), &failed.identity)
+    }
+
+    fn cancel_activity(
+        &mut self,
+        request: &Request,
+        named: &ActivityRef,
+        canceled: &ws::RespondActivityTaskCanceledRequest,
+    ) -> Result<Reply, Stop> {
+        let (key, _, scheduled) = self.named_activity(request, named)?;
+        let asked = self.cached(&key)?.run.activity(scheduled).is_some_and(|v| v.activity.cancel_requested.is_some());
+        if !asked {
+            let words = "activity cancellation was not requested".to_string();
+            return Err(Stop::Refused(Refusal::InvalidArgument(words)));
+        }
+        let end = activity::End::Canceled(canceled.details.clone());
+        self.end_activity(request, named, end, &canceled.identity)
+    }
+
+    fn heartbeat(
+        &mut self,
+        request: &Request,
+        named: &ActivityRef,
+        beat: &ws::RecordActivityTaskHeartbeatRequest,
+    ) -> Result<Reply, Stop> {
+        let (key, version, scheduled) = self.named_activity(request, named)?;
+        let context = self.context(version);
+        let details: Option<&Payloads> = beat.details.as_ref();
+        let cancel_requested = activity::heartbeat(&mut self.cached_mut(&key)?.run, scheduled, details, context);
+        self.wrote(&key, Outcome::default(), true)?;
+        Ok(Reply::Heartbeat(Box::new(ws::RecordActivityTaskHeartbeatResponse {
+            cancel_requested,
+            ..Default::default()
+        })))
+    }
+
+    fn start(&mut self, request: &Request, start: &ws::StartWorkflowExecutionRequest) -> Result<Reply, Stop> {
+        let version = self.writable(request.workflow.namespace)?;
+        let run = match self.admit(request, start, version)? {
+            Admitted::New { terminate } => {
+                let run = self.make_id();
+                let new = start::from_request(start, run, self.now);
+                self.begin(request, run, new, version, terminate)?;
+                (run, true)
+            }
+            Admitted::Same { run } => (run, true),
+            Admitted::Existing { run } => (run, false),
+        };
+        let (run, started) = run;
+        let cached = self.cached(&request.workflow.run(run))?;
+        Ok(Reply::Start(Box::new(ws::StartWorkflowExecutionResponse {
+            run_id: run.to_string(),
+            first_execution_run_id: cached.run.first_run.to_string(),
+            started,
+            status: cached.run.state.status as i32,
+            ..Default::default()
+        })))
+    }
+
+    fn signal_with_start(
+        &mut self,
+        request: &Request,
+        start: &ws::SignalWithStartWorkflowExecutionRequest,
+    ) -> Result<Reply, Stop> {
+        let version = self.writable(request.workflow.namespace)?;
+        let (signal, plain) = split(start);
+        let external = external::signal(&signal);
+        let admitted = self.admit(request, &plain, version)?;
+        let (run, started) = match admitted {
+            Admitted::New { terminate } => {
+                let run = self.make_id();
+                let mut new = start::from_request(&plain, run, self.now);
+                let identity = external.identity.clone().unwrap_or_else(|| {
+                    antipode_core::identity::Identity::client(external.kind, format!("{run}/start"))
+                });
+                if let history::history_event::Attributes::WorkflowExecutionSignaledEventAttributes(a) = external.attributes {
+                    new.signal = Some((a, identity));
+                }
+                self.begin(request, run, new, version, terminate)?;
+                (run, true)
+            }
+            Admitted::Same { run } => (run, true),
+            Admitted::Existing { run } => {
+                let key = request.workflow.run(run);
+                let (context, seat) = (self.context(version), self.seat_one());
+                let cached = self.cached_mut(&key)?;
+                let pending = cached.run.pending.len();
+                let outcome = external::accept(&mut cached.run, external, context, seat)?;
+                let changed = outcome.batch.is_some() || cached.run.pending.len() != pending;
+                self.wrote(&key, outcome, changed)?;
+                (run, false)
+            }
+        };
+        Ok(Reply::SignalWithStart(Box::new(ws::SignalWithStartWorkflowExecutionResponse {
+            run_id: run.to_string(),
+            started,
+            ..Default::default()
+        })))
+    }
+
+    /// Writes the first batch of a run, after terminating the one that was in its way, in one transition (B5).
+    fn begin(
+        &mut self,
+        request: &Request,
+        run: RunId,
+        mut new: start::NewRun,
+        version: FailoverVersion,
+        terminate: Option<RunKey>,
+    ) -> Result<(), Stop> {
+        let key = request.workflow.run(run);
+        let context = self.context(version);
+        let mut at = self.sequence.0 + 1;
+        let causal = at;
+        if let Some(old) = terminate {
+            let attributes = history::WorkflowExecutionTerminatedEventAttributes {
+                reason: "TerminateIfRunning WorkflowIdReusePolicy".to_string(),
+                details: Some(text_payload(&format!("terminated by new runID: {run}"))),
+                identity: "history-service".to_string(),
+            };
+            let seat = self.seat(at, at);
+            let batch = external::terminate(&mut self.cached_mut(&old)?.run, attributes, None, false, context, seat)?;
+            self.wrote(&old, Outcome::of(batch), true)?;
+            at += 1;
+        }
+        let mut seat = self.seat(at, at);
+        seat.causal = causal;
+        new.first_run = run;
+        let (run, batch) = start::start(key.clone(), new, context, seat)?;
+        self.insert_run(run);
+        self.wrote(&key, Outcome::of(Some(batch)), true)?;
+        Ok(())
+    }
+
+    /// What becomes of a start, by the policies of the request (api-surface 4.8).
+    fn admit(
+        &mut self,
+        request: &Request,
+        start: &ws::StartWorkflowExecutionRequest,
+        version: FailoverVersion,
+    ) -> Result<Admitted, Stop> {
+        self.need_workflow(&request.workflow)?;
+        let current = self.workflows.get(&request.workflow).and_then(super::cache::Workflow::current_run);
+        let Some(run) = current else { return Ok(Admitted::New { terminate: None }) };
+        let key = request.workflow.run(run);
+        if !self.need_run(&key)? {
+            return Ok(Admitted::New { terminate: None }); // Only the tombstone of the record is left (B6).
+        }
+        let existing = &self.cached(&key)?.run;
+        if existing.state.last_version > version {
+            let words = format!("run {key} is ahead of the namespace record at {version}");
+            return Err(Stop::Refused(Refusal::Unavailable(words)));
+        }
+        let started_by = self.start_request(&key)?;
+        if !start.request_id.is_empty() && started_by == start.request_id {
+            return Ok(Admitted::Same { run });
+        }
+        let reuse = Reuse::try_from(start.workflow_id_reuse_policy).unwrap_or_default();
+        let conflict = Conflict::try_from(start.workflow_id_conflict_policy).unwrap_or_default();
+        let existing = &self.cached(&key)?.run;
+        if existing.state.is_open() {
+            #[allow(deprecated, reason = "clients still send it")]
+            let terminates = conflict == Conflict::TerminateExisting || reuse == Reuse::TerminateIfRunning;
+            return match conflict {
+                _ if terminates => Ok(Admitted::New { terminate: Some(key) }),
+                Conflict::UseExisting => Ok(Admitted::Existing { run }),
+                _ => Err(already(existing, started_by, "is already running", "")),
+            };
+        }
+        let status = existing.state.status;
+        match reuse {
+            Reuse::RejectDuplicate => Err(already(
+                existing,
+                started_by,
+                "already finished",
+                " Workflow Id reuse policy: reject duplicate workflow Id.",
+            )),
+            Reuse::AllowDuplicateFailedOnly if matches!(status, Status::Completed | Status::ContinuedAsNew) => {
+                Err(already(
+                    existing,
+                    started_by,
+                    "already finished successfully",
+                    " Workflow Id reuse policy: allow duplicate workflow Id if last run failed.",
+                ))
+            }
+            _ => Ok(Admitted::New { terminate: None }),
+        }
+    }
+
+    /// Request id that started a run: an identity of its first batch.
+    fn start_request(&self, key: &RunKey) -> Result<String, Refusal> {
+        Ok(start_request_of(&self.cached(key)?.run))
+    }
+}
+
+/// Request id that started a run, from the identities of its first batch.
+fn start_request_of(run: &Run) -> String {
+    let first = run.line.first();
+    let start = first.and_then(|batch| {
+        batch.envelope.identities.iter().find(|entry| {
+            entry.identity.kind == antipode_core::identity::ExternalKind::Start && entry.event.0 == 1
+        })
+    });
+    match start.map(|entry| &entry.identity.key) {
+        Some(antipode_core::identity::Key::Client(key)) => key.clone(),
+        _ => String::new(),
+    }
+}
+
+/// What becomes of a start.
+enum Admitted {
+    /// A new run, after terminating this one.
+    New { terminate: Option<RunKey> },
+    /// The same request started this run before.
+    Same { run: RunId },
+    /// This run goes on (USE_EXISTING).
+    Existing { run: RunId },
+}
+
+fn already(existing: &Run, start_request_id: String, how: &str, policy: &str) -> Stop {
+    let (id, run) = (&existing.key.workflow, existing.key.run);
+    Stop::Refused(Refusal::AlreadyStarted {
+        message: format!("Workflow execution {how}. WorkflowId: {id}, RunId: {run}.{policy}"),
+        start_request_id,
+        run,
+        first_run: existing.first_run,
+    })
+}
+
+/// The token's part that is checked against the run.
+fn presented(token: &TaskToken) -> antipode_core::task::Presented {
+    antipode_core::task::Presented {
+        task: token.task.clone(),
+        started: token.started,
+        start_version: token.start_version,
+        tip: token.tip,
+    }
+}
+
+fn text_payload(text: &str) -> Payloads {
+    let metadata = [("encoding".to_string(), bytes::Bytes::from_static(b"json/plain"))].into();
+    let data = bytes::Bytes::from(format!("{text:?}"));
+    let payload = antipode_proto::api::common::v1::Payload { metadata, data, ..Default::default() };
+    Payloads { payloads: vec![payload] }
+}
+
+fn split(
+    both: &ws::SignalWithStartWorkflowExecutionRequest,
+) -> (ws::SignalWorkflowExecutionRequest, ws::StartWorkflowExecutionRequest) {
+    let signal = ws::SignalWorkflowExecutionRequest {
+        namespace: both.namespace.clone(),
+        signal_name: both.signal_name.clone(),
+        input: both.signal_input.clone(),
+        identity: both.identity.clone(),
+        request_id: both.request_id.clone(),
+        header: both.header.clone(),
+        links: both.links.clone(),
+        ..Default::default()
+    };
+    let conflict = match both.workflow_id_conflict_policy {
+        0 => Conflict::UseExisting as i32,
+        policy => policy,
+    };
+    let start = ws::StartWorkflowExecutionRequest {
+        namespace: both.namespace.clone(),
+        workflow_id: both.workflow_id.clone(),
+        workflow_type: both.workflow_type.clone(),
+        task_queue: both.task_queue.clone(),
+        input: both.input.clone(),
+        workflow_execution_timeout: both.workflow_execution_timeout,
+        workflow_run_timeout: both.workflow_run_timeout,
+        workflow_task_timeout: both.workflow_task_timeout,
+        identity: both.identity.clone(),
+        request_id: both.request_id.clone(),
+        workflow_id_reuse_policy: both.workflow_id_reuse_policy,
+        workflow_id_conflict_policy: conflict,
+        retry_policy: both.retry_policy.clone(),
+        memo: both.memo.clone(),
+        search_attributes: both.search_attributes.clone(),
+        header: both.header.clone(),
+        workflow_start_delay: both.workflow_start_delay,
+        user_metadata: both.user_metadata.clone(),
+        links: both.links.clone(),
+        priority: both.priority.clone(),
+        ..Default::default()
+    };
+    (signal, start)
+}
