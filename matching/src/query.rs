@@ -219,7 +219,10 @@ impl<H: History> Drop for Asked<'_, H> {
 }
 
 impl<H: History> Asked<'_, H> {
+    /// Asks this queue instead of the one before. A task that is out already may still be answered: whichever worker is
+    /// first.
     fn ask(&mut self, cell: Arc<Cell>) {
+        self.withdraw();
         let now = self.shared.now();
         self.shared.with(&cell, |queue| queue.ask(self.id, now));
         self.at = Some(cell);
@@ -281,8 +284,6 @@ impl<H: History> Matching<H> {
                 () = deadline.as_mut() => return Err(self.missed(&ready)),
                 () = tokio::time::sleep(STICKY_ANSWER) => {}
             }
-            // An answer from there is still good: whichever worker is first.
-            asked.withdraw();
         }
         asked.ask(shared.queues.open(namespace, &ready.queue, TaskKind::Workflow, false, shared.now()));
         loop {

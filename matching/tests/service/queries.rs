@@ -145,6 +145,21 @@ async fn a_silent_sticky_worker_is_passed_over_after_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_query_waits_in_one_queue_only() {
+    let world = World::new();
+    let gone = poll(&world, TaskQueueKind::Sticky);
+    settle().await;
+    gone.abort();
+    let _ = gone.await;
+    let asked = query(&world, true, 30);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(world.poll_sticky(1).await, None, "it has moved to the normal queue");
+    let task = poll(&world, TaskQueueKind::Normal).await.unwrap().unwrap();
+    world.matching.respond_query(&token(&task), answered("replayed")).unwrap();
+    assert_eq!(text(asked.await.unwrap()), "replayed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sticky_worker_that_shuts_down_hands_its_queries_on() {
     let world = World::new();
     let sticky = poll(&world, TaskQueueKind::Sticky);
