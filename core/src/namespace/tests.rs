@@ -178,6 +178,12 @@ fn a_stranded_release_is_taken_back_by_force() {
     assert_eq!(west.writable("west"), None);
     assert_eq!(west.active(), "east");
     assert_eq!(west.history().len(), 2);
+    // Released to north under 3: west's force must not mint 2.
+    let record = global(&NAMES);
+    let draining = record.begin_drain(&east, "north", "op", Timestamp(9)).unwrap();
+    let released = draining.release(&east, "op").unwrap();
+    let forced = released.force(&act(&regions, "west"), Forced::default()).unwrap();
+    assert_eq!(forced.version(), version(12));
 }
 
 #[test]
