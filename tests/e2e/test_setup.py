@@ -89,6 +89,27 @@ def test_what_is_not_built_says_its_name(shared):
     assert "CreateSchedule" in message
 
 
+def rows_of_the_compatibility_table():
+    text = (process.PROJECT / "docs" / "compatibility.md").read_text()
+    return re.findall(r"^\| (\w+) \| (works|partly|UNIMPLEMENTED) \|", text, re.MULTILINE)
+
+
+def test_the_compatibility_table_is_true(shared):
+    """An empty request is refused for what it lacks where the RPC is built, and as UNIMPLEMENTED by name where it is not."""
+    rows = rows_of_the_compatibility_table()
+    assert len(rows) == 135
+    for name, mark in rows:
+        try:
+            shared.east.call_bytes(name, timeout=10)
+            code, message = grpc.StatusCode.OK, ""
+        except grpc.RpcError as error:
+            code, message = error.code(), error.details()
+        if mark == "UNIMPLEMENTED":
+            assert code == grpc.StatusCode.UNIMPLEMENTED and name in message, (name, mark, code, message)
+        else:
+            assert code != grpc.StatusCode.UNIMPLEMENTED, (name, mark, message)
+
+
 def test_our_command_line_finds_its_node_by_option_or_environment(shared):
     by_option = antipode("namespace", "list", "--address", shared.address("west"))
     by_environment = antipode("namespace", "list", env={"TEMPORAL_ADDRESS": shared.address("west")})

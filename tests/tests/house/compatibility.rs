@@ -25,6 +25,20 @@ fn every_rpc_has_one_row_with_a_known_mark() {
 }
 
 #[test]
+fn the_counts_at_the_top_are_those_of_the_rows() {
+    let text = fs::read_to_string(source::root().join(DOCUMENT)).unwrap();
+    let (rows, _) = documents::marks(DOCUMENT, &text);
+    for (service, rpcs) in
+        [("WorkflowService", &WORKFLOW_SERVICE[..]), ("OperatorService", &OPERATOR_SERVICE[..])]
+    {
+        let count = |mark: &str| rpcs.iter().filter(|rpc| rows.get(**rpc).is_some_and(|m| m == mark)).count();
+        let [works, partly, unimplemented] = documents::MARKS.map(count);
+        let row = format!("| {service} ({}) | {works} | {partly} | {unimplemented} |", rpcs.len());
+        assert!(text.contains(&row), "the table at the top lacks `{row}`");
+    }
+}
+
+#[test]
 fn missing_doubled_strange_and_unmarked_rows_are_found() {
     let text = "| RPC | mark |\n|---|---|\n| `StartWorkflow` | works | |\n| StartWorkflow | partly |\n| Hop | works |\n| Wait | soon |\n";
     let found = documents::compatibility("x.md", text, &["StartWorkflow", "Wait", "Gone"]);
