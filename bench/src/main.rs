@@ -35,7 +35,7 @@ enum Command {
     /// Measures the bare commit of this disk.
     Disk {
         /// Folder on the disk.
-        #[arg(long, default_value = "./bench-data")]
+        #[arg(long, default_value = "./target/bench-data")]
         folder: PathBuf,
         /// Seconds of each figure.
         #[arg(long, default_value_t = 4)]
@@ -82,7 +82,7 @@ struct Shared {
     #[arg(long, default_value = "default")]
     namespace: String,
     /// Data folders go here; choose the disk that counts.
-    #[arg(long, default_value = "./bench-data")]
+    #[arg(long, default_value = "./target/bench-data")]
     folder: PathBuf,
     /// Append each outcome to this file as a line of JSON.
     #[arg(long)]

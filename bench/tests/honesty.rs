@@ -1,6 +1,8 @@
 //! Does the generator notice? A stub that keeps every promise must pass each case; a stub that breaks one promise once
 //! must be caught by the case that can see it. Nothing here looks at the clock: cases run on operations, not on speed.
 
+#![allow(clippy::unwrap_used, reason = "a test file's helpers are tests too")]
+
 use std::time::Duration;
 
 use antipode_bench::{
