@@ -52,10 +52,7 @@ pub async fn serve(listener: TcpListener, mischief: Mischief) -> Result<(), toni
     // Without it, small answers wait for the client's delayed acknowledgement: 40 ms. The builder's own setting does not
     // reach sockets that are handed in.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
-        .add_service(WorkflowServiceServer::new(stub))
-        .serve_with_incoming(incoming)
-        .await
+    Server::builder().add_service(WorkflowServiceServer::new(stub)).serve_with_incoming(incoming).await
 }
 
 impl Stub {
