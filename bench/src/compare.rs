@@ -255,10 +255,8 @@ impl Measured {
                 let rest = cell(self.figures(which, case, |outcome| outcome.resident_mb_rest));
                 let after = cell(self.figures(which, case, |outcome| outcome.resident_mb_after));
                 let done = self.figures(which, case, |outcome| Some(outcome.operations as f64));
-                row.push(format!(
-                    "{rest} → {after} ({} done)",
-                    cell(done.map(|done| Spread { runs: 1, ..done }))
-                ));
+                let done = done.map_or(0.0, |done| done.median);
+                row.push(format!("{rest} → {after} ({done:.0} done)"));
             }
             row
         });
