@@ -1,13 +1,16 @@
 //! Storage: the traits every backend implements, in terms of our nouns, and the backends. No workflow semantics here.
 
 mod check;
+pub mod conformance;
 pub mod memory;
 pub mod query;
 pub mod rows;
+pub mod sqlite;
 pub mod store;
 pub mod visibility;
 
 pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
 pub use store::{CommitError, Store};
 
 /// A failed read or write outside of a shard's commit.

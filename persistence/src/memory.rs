@@ -4,6 +4,8 @@
 mod indexes;
 mod records;
 
+pub(crate) use indexes::cut;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
