@@ -1,6 +1,7 @@
 """Point 3: the passive region follows while the worker works, byte for byte, and executes nothing."""
 
 import concurrent.futures
+import sqlite3
 
 import pytest
 
@@ -154,6 +155,16 @@ def test_an_ack_is_a_proof(cluster, name):
     assert shards and all(s["committed"] == s["proof_by_peer"] for s in shards)
     for n in range(1, 7):
         cluster.same(f"{name}-{n}")
+
+    assert cluster.stop() == 0
+    sent, taken = (sqlite3.connect(cluster.data / f"{region}.db") for region in ("east", "west"))
+    committed = dict(sent.execute("SELECT shard, sequence FROM shards"))
+    proved = dict(taken.execute("SELECT shard, sequence FROM positions WHERE source = 1"))
+    assert {shard: proved.get(shard) for shard in committed if committed[shard]} == {
+        shard: sequence for shard, sequence in committed.items() if sequence
+    }, "the receiver owns its position, beside the data"
+    batches = "SELECT hex(events) FROM batches ORDER BY hex(events)"
+    assert sent.execute(batches).fetchall() == taken.execute(batches).fetchall(), "history is stored as received"
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
