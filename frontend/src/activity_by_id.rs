@@ -7,7 +7,9 @@ use antipode_history::api::{ActivityRef, Operation, Reply, Request};
 use antipode_proto::api::workflowservice::v1 as ws;
 use tonic::Status;
 
-use crate::{call::Call, context::Context, errors, namespace::Namespace, ports, reply::expect_reply, validate};
+use crate::{
+    call::Call, context::Context, errors, namespace::Namespace, ports, reply::expect_reply, validate,
+};
 
 /// An activity as such a request names it.
 struct Named {
@@ -18,7 +20,13 @@ struct Named {
 }
 
 impl Named {
-    fn new(context: &Context, namespace: &str, workflow: &str, run: &str, activity: &str) -> Result<Self, Status> {
+    fn new(
+        context: &Context,
+        namespace: &str,
+        workflow: &str,
+        run: &str,
+        activity: &str,
+    ) -> Result<Self, Status> {
         let namespace = context.namespace(namespace)?;
         if workflow.is_empty() {
             // Without a workflow id it names an activity that stands alone.

@@ -50,7 +50,9 @@ impl Call {
         Self {
             method,
             path,
-            deadline: text("grpc-timeout").and_then(parse_timeout).and_then(|left| Instant::now().checked_add(left)),
+            deadline: text("grpc-timeout")
+                .and_then(parse_timeout)
+                .and_then(|left| Instant::now().checked_add(left)),
             forwarded: text(FORWARDED).is_some(),
             metadata: passed_on.collect(),
         }
@@ -171,7 +173,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_never_outlives_its_deadline() {
         let call = call_with("3S");
-        let status = call.bounded(std::future::pending::<Result<(), Status>>()).await.expect_err("it never ends");
+        let status =
+            call.bounded(std::future::pending::<Result<(), Status>>()).await.expect_err("it never ends");
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
     }
 

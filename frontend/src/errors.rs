@@ -20,12 +20,9 @@ const TYPE_URL: &str = "type.googleapis.com/";
 /// A status with one typed detail.
 fn detailed<D: Name>(code: Code, message: impl Into<String>, detail: &D) -> Status {
     let message = message.into();
-    let any = prost_types::Any {
-        type_url: format!("{TYPE_URL}{}", D::full_name()),
-        value: detail.encode_to_vec(),
-    };
-    let status =
-        google::rpc::Status { code: code as i32, message: message.clone(), details: vec![any] };
+    let any =
+        prost_types::Any { type_url: format!("{TYPE_URL}{}", D::full_name()), value: detail.encode_to_vec() };
+    let status = google::rpc::Status { code: code as i32, message: message.clone(), details: vec![any] };
     Status::with_details(code, message, Bytes::from(status.encode_to_vec()))
 }
 
@@ -160,7 +157,9 @@ pub(crate) fn status_of(refusal: &Refusal) -> Status {
                 active_cluster: active.clone(),
             },
         ),
-        Refusal::Draining(namespace) => namespace_unavailable(&namespace.to_string(), "it is being handed over"),
+        Refusal::Draining(namespace) => {
+            namespace_unavailable(&namespace.to_string(), "it is being handed over")
+        }
         Refusal::Unavailable(_) => Status::unavailable(words),
         Refusal::ResourceExhausted(_) => exhausted(words, ResourceExhaustedCause::BusyWorkflow),
         Refusal::Unimplemented(_) => Status::unimplemented(words),

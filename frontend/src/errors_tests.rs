@@ -63,7 +63,7 @@ fn codes_of_refusals() {
     let table = [
         (Refusal::NotFound(text()), Code::NotFound, true),
         (Refusal::AlreadyCompleted, Code::NotFound, true),
-        (Refusal::TaskNotFound { message: text() }, Code::NotFound, true),
+        (Refusal::TaskNotFound { message: text(), reason: "stale" }, Code::NotFound, true),
         (Refusal::InvalidArgument(text()), Code::InvalidArgument, false),
         (Refusal::FailedPrecondition(text()), Code::FailedPrecondition, false),
         (Refusal::WorkflowNotReady(text()), Code::FailedPrecondition, true),

@@ -5,7 +5,9 @@ use antipode_history::api::{Operation, Reply, Request};
 use antipode_proto::api::workflowservice::v1 as ws;
 use tonic::Status;
 
-use crate::{call::Call, context::Context, errors, namespace::Namespace, ports, reply::expect_reply, validate};
+use crate::{
+    call::Call, context::Context, errors, namespace::Namespace, ports, reply::expect_reply, validate,
+};
 
 /// A request to the shard of a workflow id.
 fn to_shard(namespace: &Namespace, workflow: &str, run: Option<RunId>, operation: Operation) -> Request {
@@ -89,7 +91,6 @@ pub(crate) async fn describe_workflow_execution(
         Err(refusal) => Err(errors::status_of(&refusal)),
     }
 }
-
 
 /// ResetStickyTaskQueue: stickiness is local (A8), so it is cleared where the call arrives.
 pub(crate) async fn reset_sticky_task_queue(

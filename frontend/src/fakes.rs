@@ -33,7 +33,8 @@ use crate::{
     metrics::Metrics,
     namespace::Namespace,
     ports::{
-        History, Matching, NamespaceChange, Namespaces, NewNamespace, Operations, Peers, RegionView, WorkflowTask,
+        History, Matching, NamespaceChange, Namespaces, NewNamespace, Operations, Peers, RegionView,
+        WorkflowTask,
     },
     service::Frontend,
 };
@@ -66,7 +67,8 @@ impl FakeHistory {
 impl History for FakeHistory {
     async fn call(&self, request: Request) -> Result<Reply, Refusal> {
         self.asked.lock().unwrap().push(request.clone());
-        let waits = matches!(&request.operation, antipode_history::api::Operation::History(read) if read.wait);
+        let waits =
+            matches!(&request.operation, antipode_history::api::Operation::History(read) if read.wait);
         if waits && *self.never.lock().unwrap() {
             std::future::pending::<()>().await;
         }
@@ -272,7 +274,10 @@ impl VisibilityStore for FakeVisibility {
         Ok(Count { total: 3, groups: vec![(1, 2), (2, 1)] })
     }
 
-    async fn visibility_get(&self, _key: &antipode_core::ids::RunKey) -> Result<Option<VisibilityRow>, Error> {
+    async fn visibility_get(
+        &self,
+        _key: &antipode_core::ids::RunKey,
+    ) -> Result<Option<VisibilityRow>, Error> {
         Ok(None)
     }
 }

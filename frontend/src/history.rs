@@ -8,7 +8,9 @@ use antipode_core::{
     ids::{EventId, RunId, WorkflowKey},
 };
 use antipode_history::api::{HistoryPage, HistoryRequest, Operation, Refusal, Reply, Request};
-use antipode_proto::api::{enums::v1::HistoryEventFilterType, history::v1::History, workflowservice::v1 as ws};
+use antipode_proto::api::{
+    enums::v1::HistoryEventFilterType, history::v1::History, workflowservice::v1 as ws,
+};
 use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
@@ -119,11 +121,18 @@ pub(crate) async fn get_workflow_execution_history(
         close_event_only: request.history_event_filter_type == HistoryEventFilterType::CloseEvent as i32,
         reverse: false,
     };
-    if request.wait_new_event { waiting(&read, at, call.history_wait()).await } else { at_once(&read, at).await }
+    if request.wait_new_event {
+        waiting(&read, at, call.history_wait()).await
+    } else {
+        at_once(&read, at).await
+    }
 }
 
 /// What there is now. The token is empty at the end.
-async fn at_once(read: &Read<'_>, at: Option<Place>) -> Result<ws::GetWorkflowExecutionHistoryResponse, Status> {
+async fn at_once(
+    read: &Read<'_>,
+    at: Option<Place>,
+) -> Result<ws::GetWorkflowExecutionHistoryResponse, Status> {
     let page = read.page(at, false).await.map_err(|refusal| errors::status_of(&refusal))?;
     let history = decode(&page.events)?;
     let next = page.next.map(|from| Place { run: page.run, from, branch: page.branch });

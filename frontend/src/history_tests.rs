@@ -62,7 +62,8 @@ async fn without_wait_the_token_ends_with_what_there_is() {
 async fn a_token_pins_run_and_branch() {
     let node = Node::new("east");
     node.history.answers(|_| Ok(Reply::History(page(events(1..=2), Some(3), true))));
-    let first = get(&node, ws::GetWorkflowExecutionHistoryRequest { maximum_page_size: 2, ..request() }).await;
+    let first =
+        get(&node, ws::GetWorkflowExecutionHistoryRequest { maximum_page_size: 2, ..request() }).await;
     let token = first.expect("a page").next_page_token;
     let second = ws::GetWorkflowExecutionHistoryRequest { next_page_token: token.clone(), ..request() };
     get(&node, second).await.expect("a page");
@@ -82,7 +83,9 @@ async fn a_token_pins_run_and_branch() {
         next_page_token: token,
         ..Default::default()
     };
-    let status = get_workflow_execution_history_reverse(node.context(), &call, reverse).await.expect_err("forward token");
+    let status = get_workflow_execution_history_reverse(node.context(), &call, reverse)
+        .await
+        .expect_err("forward token");
     assert_eq!(status.message(), "Invalid NextPageToken.");
 }
 
@@ -90,8 +93,10 @@ async fn a_token_pins_run_and_branch() {
 async fn foreign_tokens() {
     let node = Node::new("east");
     for bad in [&b"bad"[..], &[0xff; 40]] {
-        let request =
-            ws::GetWorkflowExecutionHistoryRequest { next_page_token: Bytes::copy_from_slice(bad), ..request() };
+        let request = ws::GetWorkflowExecutionHistoryRequest {
+            next_page_token: Bytes::copy_from_slice(bad),
+            ..request()
+        };
         assert_eq!(get(&node, request).await.expect_err("foreign").message(), "Invalid NextPageToken.");
     }
     assert_eq!(node.history.asked_count(), 0);
@@ -102,7 +107,8 @@ async fn foreign_tokens() {
 async fn while_open_a_waiting_reader_always_gets_a_token() {
     let node = Node::new("east");
     node.history.answers(|_| Ok(Reply::History(page(events(1..=5), None, true))));
-    let answer = get(&node, ws::GetWorkflowExecutionHistoryRequest { wait_new_event: true, ..request() }).await;
+    let answer =
+        get(&node, ws::GetWorkflowExecutionHistoryRequest { wait_new_event: true, ..request() }).await;
     let answer = answer.expect("a page");
     let place = Place::decode(&answer.next_page_token, false, None).expect("ours").expect("set");
     assert_eq!((place.run, place.from), (run(), EventId(6)));
@@ -113,7 +119,8 @@ async fn while_open_a_waiting_reader_always_gets_a_token() {
 async fn after_the_last_event_of_a_closed_run_there_is_no_token() {
     let node = Node::new("east");
     node.history.answers(|_| Ok(Reply::History(page(events(1..=5), None, false))));
-    let answer = get(&node, ws::GetWorkflowExecutionHistoryRequest { wait_new_event: true, ..request() }).await;
+    let answer =
+        get(&node, ws::GetWorkflowExecutionHistoryRequest { wait_new_event: true, ..request() }).await;
     assert!(answer.expect("a page").next_page_token.is_empty());
 }
 
@@ -142,7 +149,8 @@ async fn the_close_event_alone() {
     node.history.answers(|request| {
         let Operation::History(read) = &request.operation else { panic!("a read") };
         assert!(read.close_event_only);
-        let answer = if read.wait { page(events(9..=9), None, false) } else { page(Bytes::new(), None, true) };
+        let answer =
+            if read.wait { page(events(9..=9), None, false) } else { page(Bytes::new(), None, true) };
         Ok(Reply::History(answer))
     });
     let close = ws::GetWorkflowExecutionHistoryRequest {

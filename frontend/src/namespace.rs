@@ -79,7 +79,9 @@ impl Namespace {
             // While the owner drains it freezes its writers; while it is released nobody is active (F1).
             FailoverPhase::Draining | FailoverPhase::Released => Standing::HandedOver,
             FailoverPhase::Active | FailoverPhase::Unspecified if failover.active == here => Standing::Here,
-            FailoverPhase::Active | FailoverPhase::Unspecified => Standing::Elsewhere(failover.active.clone()),
+            FailoverPhase::Active | FailoverPhase::Unspecified => {
+                Standing::Elsewhere(failover.active.clone())
+            }
         }
     }
 
@@ -210,11 +212,13 @@ mod tests {
         let described = global(FailoverPhase::Active, "east").describe();
         let replication = described.replication_config.expect("clients read it unchecked");
         assert_eq!(replication.active_cluster_name, "east");
-        let names: Vec<_> = replication.clusters.iter().map(|cluster| cluster.cluster_name.as_str()).collect();
+        let names: Vec<_> =
+            replication.clusters.iter().map(|cluster| cluster.cluster_name.as_str()).collect();
         assert_eq!(names, ["east", "west"]);
         assert_eq!(described.failover_version, 11);
         assert!(described.is_global_namespace);
-        let versions: Vec<_> = described.failover_history.iter().map(|entry| entry.failover_version).collect();
+        let versions: Vec<_> =
+            described.failover_history.iter().map(|entry| entry.failover_version).collect();
         assert_eq!(versions, (2..12).collect::<Vec<_>>());
         assert!(described.config.is_some() && described.namespace_info.is_some());
     }

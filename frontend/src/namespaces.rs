@@ -85,7 +85,8 @@ pub(crate) async fn register_namespace(
         return Err(errors::invalid("Namespace not set on request."));
     }
     validate::bounded("Namespace", &request.namespace)?;
-    let retention = retention(request.workflow_execution_retention_period.as_ref(), request.is_global_namespace)?;
+    let retention =
+        retention(request.workflow_execution_retention_period.as_ref(), request.is_global_namespace)?;
     archival_is_off(request.history_archival_state, request.visibility_archival_state)?;
     if context.namespaces.by_name(&request.namespace).is_some() {
         return Err(errors::namespace_already_exists(&request.namespace));
@@ -116,10 +117,14 @@ fn check_regions(context: &Context, global: bool, active: &str, regions: &[Strin
     let here = &context.region.name;
     if !global {
         if active != here {
-            return Err(errors::invalid(format!("ActiveClusterName of a local namespace must be {here}, not {active}.")));
+            return Err(errors::invalid(format!(
+                "ActiveClusterName of a local namespace must be {here}, not {active}."
+            )));
         }
         return match regions.iter().find(|region| *region != here) {
-            Some(other) => Err(errors::invalid(format!("Clusters of a local namespace must be {here} alone, not {other}."))),
+            Some(other) => Err(errors::invalid(format!(
+                "Clusters of a local namespace must be {here} alone, not {other}."
+            ))),
             None => Ok(()),
         };
     }
@@ -152,7 +157,8 @@ fn names(clusters: &[ClusterReplicationConfig]) -> Vec<String> {
 
 fn retention(period: Option<&Duration>, global: bool) -> Result<i64, Status> {
     let bad = || errors::invalid("A valid retention period is not set on request.");
-    let least = if global { limits::RETENTION_GLOBAL_MIN_SECONDS } else { limits::RETENTION_LOCAL_MIN_SECONDS };
+    let least =
+        if global { limits::RETENTION_GLOBAL_MIN_SECONDS } else { limits::RETENTION_LOCAL_MIN_SECONDS };
     period.map(|period| period.seconds).filter(|seconds| *seconds >= least).ok_or_else(bad)
 }
 
@@ -179,7 +185,9 @@ pub(crate) async fn update_namespace(
     let target = target.filter(|target| !target.is_empty() && *target != namespace.active());
     let updated = match target {
         Some(_) if !change.is_empty() => {
-            return Err(errors::invalid("Cannot set active cluster and update other parameters at the same time."));
+            return Err(errors::invalid(
+                "Cannot set active cluster and update other parameters at the same time.",
+            ));
         }
         Some(target) => failover(context, call, &namespace, target).await?,
         // R104: the region that is active already keeps the version.
@@ -232,11 +240,15 @@ fn change_info(
     namespace: &Namespace,
     wanted: &UpdateNamespaceInfo,
 ) -> Result<(), Status> {
-    if !matches!(NamespaceState::try_from(wanted.state), Ok(NamespaceState::Unspecified | NamespaceState::Registered)) {
+    if !matches!(
+        NamespaceState::try_from(wanted.state),
+        Ok(NamespaceState::Unspecified | NamespaceState::Registered)
+    ) {
         return Err(Status::unimplemented("UpdateNamespace of the namespace's state is not implemented"));
     }
     let now = namespace.info();
-    let differs = |wanted: &String, now: &String| (!wanted.is_empty() && wanted != now).then(|| wanted.clone());
+    let differs =
+        |wanted: &String, now: &String| (!wanted.is_empty() && wanted != now).then(|| wanted.clone());
     change.description = differs(&wanted.description, &now.description);
     change.owner_email = differs(&wanted.owner_email, &now.owner_email);
     let fresh = wanted.data.iter().filter(|(key, value)| now.data.get(*key) != Some(*value));
@@ -244,10 +256,16 @@ fn change_info(
     Ok(())
 }
 
-fn change_config(change: &mut NamespaceChange, namespace: &Namespace, wanted: &NamespaceConfig) -> Result<(), Status> {
+fn change_config(
+    change: &mut NamespaceChange,
+    namespace: &Namespace,
+    wanted: &NamespaceConfig,
+) -> Result<(), Status> {
     archival_is_off(wanted.history_archival_state, wanted.visibility_archival_state)?;
     if !wanted.custom_search_attribute_aliases.is_empty() {
-        return Err(Status::unimplemented("UpdateNamespace.custom_search_attribute_aliases is not implemented"));
+        return Err(Status::unimplemented(
+            "UpdateNamespace.custom_search_attribute_aliases is not implemented",
+        ));
     }
     if wanted.bad_binaries.as_ref().is_some_and(|bad| !bad.binaries.is_empty()) {
         return Err(Status::unimplemented("UpdateNamespace.bad_binaries is not implemented"));
@@ -268,7 +286,10 @@ async fn failover(
     target: &str,
 ) -> Result<Arc<Namespace>, Status> {
     if !namespace.is_global() {
-        return Err(errors::invalid(format!("Namespace {} is local: promote it before a failover.", namespace.name)));
+        return Err(errors::invalid(format!(
+            "Namespace {} is local: promote it before a failover.",
+            namespace.name
+        )));
     }
     if !namespace.regions.iter().any(|region| region == target) {
         return Err(errors::invalid(format!("ActiveClusterName {target} is not in Clusters.")));
@@ -282,7 +303,8 @@ async fn failover(
         force: !answers,
         deadline_millis: 0,
         who: call.metadata.get("client-name").cloned().unwrap_or_else(|| "UpdateNamespace".to_string()),
-        why: if answers { "UpdateNamespace" } else { "UpdateNamespace; the active region did not answer" }.to_string(),
+        why: if answers { "UpdateNamespace" } else { "UpdateNamespace; the active region did not answer" }
+            .to_string(),
     };
     let reply = context.operations.failover(request).await?;
     tracing::info!(

@@ -21,7 +21,8 @@ fn registration() -> ws::RegisterNamespaceRequest {
 }
 
 fn clusters(names: &[&str]) -> Vec<ClusterReplicationConfig> {
-    let cluster = |name: &&str| ClusterReplicationConfig { cluster_name: (*name).to_string(), ..Default::default() };
+    let cluster =
+        |name: &&str| ClusterReplicationConfig { cluster_name: (*name).to_string(), ..Default::default() };
     names.iter().map(cluster).collect()
 }
 
@@ -110,7 +111,8 @@ async fn descriptions() {
     let node = Node::new("east");
     let call = call("DescribeNamespace", Patience::from_secs(5));
     let describe = |name: &str, id: &str| {
-        let request = ws::DescribeNamespaceRequest { namespace: name.into(), id: id.into(), ..Default::default() };
+        let request =
+            ws::DescribeNamespaceRequest { namespace: name.into(), id: id.into(), ..Default::default() };
         describe_namespace(node.context(), &call, request)
     };
     let empty = describe("", "").await.expect_err("neither");
@@ -153,9 +155,17 @@ async fn lists_in_pages() {
     assert_eq!(all.namespaces.len(), 6);
 }
 
-async fn update(node: &Node, request: ws::UpdateNamespaceRequest) -> Result<ws::UpdateNamespaceResponse, Status> {
+async fn update(
+    node: &Node,
+    request: ws::UpdateNamespaceRequest,
+) -> Result<ws::UpdateNamespaceResponse, Status> {
     let call = call("UpdateNamespace", Patience::from_secs(5));
-    update_namespace(node.context(), &call, ws::UpdateNamespaceRequest { namespace: "orders".into(), ..request }).await
+    update_namespace(
+        node.context(),
+        &call,
+        ws::UpdateNamespaceRequest { namespace: "orders".into(), ..request },
+    )
+    .await
 }
 
 fn active(name: &str) -> Option<NamespaceReplicationConfig> {
@@ -169,7 +179,10 @@ async fn another_active_cluster_is_a_hand_over() {
         .await
         .expect("handed over");
     let failovers = node.operations.failovers.lock().unwrap();
-    assert_eq!((failovers[0].namespace.as_str(), failovers[0].to.as_str(), failovers[0].force), ("orders", "west", false));
+    assert_eq!(
+        (failovers[0].namespace.as_str(), failovers[0].to.as_str(), failovers[0].force),
+        ("orders", "west", false)
+    );
 }
 
 #[tokio::test]
@@ -185,9 +198,12 @@ async fn it_is_forced_when_the_active_region_does_not_answer() {
 #[tokio::test]
 async fn naming_the_active_cluster_changes_nothing() {
     let node = Node::new("east");
-    let answer = update(&node, ws::UpdateNamespaceRequest { replication_config: active("east"), ..Default::default() })
-        .await
-        .expect("nothing to do");
+    let answer = update(
+        &node,
+        ws::UpdateNamespaceRequest { replication_config: active("east"), ..Default::default() },
+    )
+    .await
+    .expect("nothing to do");
     assert_eq!(answer.failover_version, 1);
     assert!(node.operations.failovers.lock().unwrap().is_empty());
 }

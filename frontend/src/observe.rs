@@ -87,7 +87,9 @@ fn in_our_words(method: &str, headers: &mut HeaderMap) -> (Code, bool) {
             say(headers, code, "unknown method");
             (code, false)
         }
-        Code::OutOfRange | Code::ResourceExhausted if TOO_LARGE_HERE.iter().any(|words| message.contains(words)) => {
+        Code::OutOfRange | Code::ResourceExhausted
+            if TOO_LARGE_HERE.iter().any(|words| message.contains(words)) =>
+        {
             say(headers, Code::ResourceExhausted, TOO_LARGE);
             (Code::ResourceExhausted, true)
         }

@@ -55,7 +55,11 @@ pub trait Matching: Send + Sync + 'static {
         wait: Duration,
     ) -> Result<QueryAnswer, QueryFailure>;
     /// Takes the answer of a worker to a query task.
-    fn respond_query(&self, token: &QueryToken, answer: ws::RespondQueryTaskCompletedRequest) -> Result<(), Refusal>;
+    fn respond_query(
+        &self,
+        token: &QueryToken,
+        answer: ws::RespondQueryTaskCompletedRequest,
+    ) -> Result<(), Refusal>;
     /// What is known of a queue.
     fn describe(&self, namespace: NamespaceId, queue: &str, kind: TaskKind) -> QueueDescription;
     /// A worker goes away: what waits for its sticky queue goes to the normal one.

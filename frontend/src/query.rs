@@ -10,9 +10,7 @@ use antipode_proto::api::{query::v1::QueryRejected, workflowservice::v1 as ws};
 use std::time::Duration;
 use tonic::Status;
 
-use crate::{
-    call::Call, context::Context, errors, namespace::Namespace, ports, route::Failure, validate,
-};
+use crate::{call::Call, context::Context, errors, namespace::Namespace, ports, route::Failure, validate};
 
 /// How long a query without deadline waits for a worker.
 const WAIT_DEFAULT: Duration = Duration::from_secs(30);
@@ -27,7 +25,8 @@ pub(crate) async fn query_workflow(
 ) -> Result<ws::QueryWorkflowResponse, Status> {
     let namespace = context.namespace(&request.namespace)?;
     validate::execution(request.execution.as_ref())?;
-    let query = request.query.as_ref().ok_or_else(|| errors::invalid("WorkflowQuery is not set on request."))?;
+    let query =
+        request.query.as_ref().ok_or_else(|| errors::invalid("WorkflowQuery is not set on request."))?;
     validate::required("QueryType", &query.query_type)?;
     validate::payloads(query.query_args.as_ref())?;
     context.at_active(call, &namespace, &request, || ask(context, call, &namespace, &request)).await

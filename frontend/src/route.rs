@@ -117,7 +117,13 @@ impl Context {
         }
     }
 
-    async fn round<M, R, F, Fut>(&self, call: &Call, namespace: &Namespace, message: &M, local: &F) -> Round<R>
+    async fn round<M, R, F, Fut>(
+        &self,
+        call: &Call,
+        namespace: &Namespace,
+        message: &M,
+        local: &F,
+    ) -> Round<R>
     where
         M: Message,
         R: Message + Default,

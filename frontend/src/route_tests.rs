@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     execution::signal_workflow_execution,
     fakes::{Node, call},
+    ports::Namespaces,
 };
 
 fn signal() -> ws::SignalWorkflowExecutionRequest {
@@ -63,7 +64,10 @@ async fn a_forwarded_call_makes_no_second_hop() {
     *west.peers.frontend.lock().unwrap() = Some(east.frontend.clone());
     let status = send(&west, 30).await.expect_err("nobody is active");
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert_eq!(status.message(), "Namespace: orders is active in cluster: west, while current cluster is: east.");
+    assert_eq!(
+        status.message(),
+        "Namespace: orders is active in cluster: west, while current cluster is: east."
+    );
     assert!(east.peers.sent.lock().unwrap().is_empty());
 }
 

@@ -7,7 +7,10 @@ use antipode_history::api::{Operation, QueryReady, Reply, TaskKind, TaskRef, Tas
 use antipode_history::token;
 use antipode_matching::QueryFailure;
 use antipode_proto::{
-    api::{common::v1::WorkflowExecution, failure::v1::Failure, query::v1::WorkflowQuery, taskqueue::v1::TaskQueue},
+    api::{
+        common::v1::WorkflowExecution, failure::v1::Failure, query::v1::WorkflowQuery,
+        taskqueue::v1::TaskQueue,
+    },
     temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient,
 };
 use tonic::{Code, Request, codec::CompressionEncoding::Gzip, service::Routes};
@@ -28,11 +31,7 @@ fn within<T>(message: T, timeout: Duration) -> Request<T> {
 
 fn task_token(namespace: NamespaceId, kind: TaskKind) -> Bytes {
     let token = TaskToken {
-        key: antipode_core::ids::RunKey {
-            namespace,
-            workflow: "w".into(),
-            run: RunId::from_random([2; 16]),
-        },
+        key: antipode_core::ids::RunKey { namespace, workflow: "w".into(), run: RunId::from_random([2; 16]) },
         task: TaskRef {
             scheduled: antipode_core::ids::EventId(2),
             version: antipode_core::ids::FailoverVersion(1),
@@ -51,7 +50,11 @@ fn task_token(namespace: NamespaceId, kind: TaskKind) -> Bytes {
 #[tokio::test]
 async fn an_rpc_that_is_not_built_answers_with_its_name() {
     let node = Node::new("east");
-    let status = client(&node).await.create_schedule(ws::CreateScheduleRequest::default()).await.expect_err("not built");
+    let status = client(&node)
+        .await
+        .create_schedule(ws::CreateScheduleRequest::default())
+        .await
+        .expect_err("not built");
     assert_eq!((status.code(), status.message()), (Code::Unimplemented, "CreateSchedule is not implemented"));
 }
 
@@ -130,7 +133,10 @@ async fn an_empty_poll_is_an_empty_message() {
         ..Default::default()
     };
     let polled = client(&node).await.poll_activity_task_queue(within(request, Duration::from_secs(4))).await;
-    assert_eq!(polled.expect("empty, not an error").into_inner(), ws::PollActivityTaskQueueResponse::default());
+    assert_eq!(
+        polled.expect("empty, not an error").into_inner(),
+        ws::PollActivityTaskQueueResponse::default()
+    );
     let waits = node.matching.waits.lock().unwrap();
     assert!(waits[0] > Duration::from_millis(2900) && waits[0] <= Duration::from_secs(3), "{waits:?}");
 }
@@ -192,11 +198,8 @@ async fn queries() {
 
     node.history.answers(|_| Ok(ready(None)));
     let failure = Failure { message: "boom".to_string(), ..Default::default() };
-    *node.matching.query.lock().unwrap() = Some(Err(QueryFailure::Failed {
-        message: "boom".to_string(),
-        failure: Some(failure),
-        cause: 0,
-    }));
+    *node.matching.query.lock().unwrap() =
+        Some(Err(QueryFailure::Failed { message: "boom".to_string(), failure: Some(failure), cause: 0 }));
     let status = client.query_workflow(query()).await.expect_err("its handler failed");
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "boom"));
     assert!(!status.details().is_empty());
@@ -210,7 +213,9 @@ async fn queries() {
 #[tokio::test]
 async fn only_what_is_in_the_table_is_served_for_another_region() {
     let node = Node::new("east");
-    for method in ["/temporal.api.workflowservice.v1.WorkflowService/DescribeNamespace", "/other.Service/Signal"] {
+    for method in
+        ["/temporal.api.workflowservice.v1.WorkflowService/DescribeNamespace", "/other.Service/Signal"]
+    {
         let request = ForwardRequest { method: method.to_string(), ..Default::default() };
         let response = node.frontend.serve_forwarded(request).await;
         assert_eq!(Code::from(response.code), Code::Unimplemented, "{method}");
@@ -249,10 +254,11 @@ async fn lists_take_the_query_language_and_the_older_filters() {
         (status.code(), status.message()),
         (Code::InvalidArgument, "invalid query: invalid search attribute: Nope")
     );
-    let open = ws::ListOpenWorkflowExecutionsRequest { namespace: "orders".to_string(), ..Default::default() };
+    let open =
+        ws::ListOpenWorkflowExecutionsRequest { namespace: "orders".to_string(), ..Default::default() };
     client.list_open_workflow_executions(open).await.expect("a page");
     let asked = node.visibility.asked.lock().unwrap().pop().expect("asked");
-    assert_eq!(asked.filter.expect("open ones only").to_string(), "ExecutionStatus = 'Running'");
+    assert_eq!(asked.filter.expect("open ones only").to_string(), "ExecutionStatus = 1");
     assert_eq!(asked.page_size, 1000);
 
     let count = ws::CountWorkflowExecutionsRequest {
@@ -260,7 +266,8 @@ async fn lists_take_the_query_language_and_the_older_filters() {
         query: "GROUP BY ExecutionStatus".to_string(),
     };
     let counted = client.count_workflow_executions(count).await.expect("a count").into_inner();
-    let groups: Vec<_> = counted.groups.iter().map(|group| (group.group_values[0].data.clone(), group.count)).collect();
+    let groups: Vec<_> =
+        counted.groups.iter().map(|group| (group.group_values[0].data.clone(), group.count)).collect();
     assert_eq!(groups, [(Bytes::from("\"Running\""), 2), (Bytes::from("\"Completed\""), 1)]);
 }
 

@@ -158,7 +158,10 @@ fn policies() {
     };
     let unset = (Reuse::Unspecified, Conflict::Unspecified);
     assert_eq!(filled(unset.0, unset.1, Conflict::Fail), (Reuse::AllowDuplicate, Conflict::Fail));
-    assert_eq!(filled(unset.0, unset.1, Conflict::UseExisting), (Reuse::AllowDuplicate, Conflict::UseExisting));
+    assert_eq!(
+        filled(unset.0, unset.1, Conflict::UseExisting),
+        (Reuse::AllowDuplicate, Conflict::UseExisting)
+    );
     assert_eq!(
         filled(Reuse::TerminateIfRunning, unset.1, Conflict::Fail),
         (Reuse::AllowDuplicate, Conflict::TerminateExisting)
@@ -184,7 +187,9 @@ async fn signal_with_start_never_fails_on_a_running_workflow() {
     let call = call("SignalWithStartWorkflowExecution", Patience::from_secs(5));
     let ask = |request| signal_with_start_workflow_execution(node.context(), &call, request);
     ask(request.clone()).await.expect("a whole request");
-    let Operation::SignalWithStart(asked) = node.history.last().operation else { panic!("a signal with start") };
+    let Operation::SignalWithStart(asked) = node.history.last().operation else {
+        panic!("a signal with start")
+    };
     assert_eq!(asked.workflow_id_conflict_policy, Conflict::UseExisting as i32);
 
     let mut failing = request.clone();

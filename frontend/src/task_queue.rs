@@ -1,12 +1,12 @@
 //! Task queues from outside: who polls them, and workers that go away.
 
+use antipode_core::ids::Nanos;
 use antipode_history::api::TaskKind;
 use antipode_proto::api::{
     enums::v1::TaskQueueType,
     taskqueue::v1::{TaskQueueStats, TaskQueueStatus},
     workflowservice::v1 as ws,
 };
-use antipode_core::ids::Nanos;
 use tonic::Status;
 
 use crate::{call::Call, context::Context, errors, validate};
@@ -24,7 +24,9 @@ pub(crate) async fn describe_task_queue(
     let kind = match TaskQueueType::try_from(request.task_queue_type) {
         Ok(TaskQueueType::Unspecified | TaskQueueType::Workflow) => TaskKind::Workflow,
         Ok(TaskQueueType::Activity) => TaskKind::Activity,
-        Ok(TaskQueueType::Nexus) => return Err(Status::unimplemented("DescribeTaskQueue of Nexus queues is not implemented")),
+        Ok(TaskQueueType::Nexus) => {
+            return Err(Status::unimplemented("DescribeTaskQueue of Nexus queues is not implemented"));
+        }
         Err(_) => return Err(errors::invalid("Invalid TaskQueueType.")),
     };
     let found = context.matching.describe(namespace.id, &queue.name, kind);
@@ -35,10 +37,9 @@ pub(crate) async fn describe_task_queue(
         approximate_backlog_age: Some(age.unwrap_or_default()),
         ..TaskQueueStats::default()
     });
-    let status = request.include_task_queue_status.then(|| TaskQueueStatus {
-        backlog_count_hint: backlog,
-        ..TaskQueueStatus::default()
-    });
+    let status = request
+        .include_task_queue_status
+        .then(|| TaskQueueStatus { backlog_count_hint: backlog, ..TaskQueueStatus::default() });
     Ok(ws::DescribeTaskQueueResponse {
         pollers: found.pollers,
         stats,

@@ -50,7 +50,8 @@ pub(crate) fn workflow_type(kind: Option<&WorkflowType>) -> Result<(), Status> {
 
 /// A task queue to start on or to poll.
 pub(crate) fn task_queue(queue: Option<&TaskQueue>) -> Result<&TaskQueue, Status> {
-    let queue = queue.filter(|queue| !queue.name.is_empty()).ok_or_else(|| invalid("taskQueue is not set"))?;
+    let queue =
+        queue.filter(|queue| !queue.name.is_empty()).ok_or_else(|| invalid("taskQueue is not set"))?;
     bounded("taskQueue", &queue.name)?;
     if queue.name.starts_with(limits::RESERVED_QUEUE_PREFIX) {
         let prefix = limits::RESERVED_QUEUE_PREFIX;
@@ -95,7 +96,9 @@ pub(crate) fn retry_policy(policy: Option<&RetryPolicy>) -> Result<(), Status> {
         return Err(invalid("MaximumInterval cannot be negative on retry policy."));
     }
     let nanos = |duration: &Option<Duration>| {
-        duration.as_ref().map_or(0, |duration| i128::from(duration.seconds) * 1_000_000_000 + i128::from(duration.nanos))
+        duration
+            .as_ref()
+            .map_or(0, |duration| i128::from(duration.seconds) * 1_000_000_000 + i128::from(duration.nanos))
     };
     let maximum = nanos(&policy.maximum_interval);
     if maximum != 0 && maximum < nanos(&policy.initial_interval) {
@@ -114,7 +117,8 @@ pub(crate) fn cron(schedule: &str) -> Result<(), Status> {
         fields.remove(0);
     }
     let named = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-    let usual = |field: &&str| field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"*/,-?#".contains(&byte));
+    let usual =
+        |field: &&str| field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"*/,-?#".contains(&byte));
     match fields.as_slice() {
         [] => Ok(()),
         [name] if named.contains(name) => Ok(()),
@@ -145,11 +149,16 @@ fn size(bytes: usize, bytes_max: usize) -> Result<(), Status> {
 
 /// Search attributes of a start. Only attributes that the namespace maps may be set, and there is no custom one yet; of the
 /// system's own, callers may set those that the server only keeps.
-pub(crate) fn search_attributes(namespace: &str, attributes: Option<&SearchAttributes>) -> Result<(), Status> {
+pub(crate) fn search_attributes(
+    namespace: &str,
+    attributes: Option<&SearchAttributes>,
+) -> Result<(), Status> {
     let Some(attributes) = attributes else { return Ok(()) };
     for (name, value) in &attributes.indexed_fields {
         if !SETTABLE_ATTRIBUTES.contains(&name.as_str()) {
-            return Err(invalid(format!("Namespace {namespace} has no mapping defined for search attribute {name}")));
+            return Err(invalid(format!(
+                "Namespace {namespace} has no mapping defined for search attribute {name}"
+            )));
         }
         attribute_size(name, value)?;
     }

@@ -15,11 +15,17 @@ fn seconds(seconds: i64) -> Option<Duration> {
 #[test]
 fn executions() {
     assert_eq!(words(execution(None)), "Execution is not set on request.");
-    let named = |workflow: &str, run: &str| WorkflowExecution { workflow_id: workflow.to_string(), run_id: run.to_string() };
+    let named = |workflow: &str, run: &str| WorkflowExecution {
+        workflow_id: workflow.to_string(),
+        run_id: run.to_string(),
+    };
     assert_eq!(words(execution(Some(&named("", "")))), "WorkflowId is not set on request.");
     assert_eq!(words(execution(Some(&named("w", "no-uuid")))), "Invalid RunId.");
     let long = "w".repeat(1001);
-    assert_eq!(words(execution(Some(&named(&long, "")))), "WorkflowId exceeds maximum allowed length (1001/1000)");
+    assert_eq!(
+        words(execution(Some(&named(&long, "")))),
+        "WorkflowId exceeds maximum allowed length (1001/1000)"
+    );
     let run = RunId::from_random([5; 16]);
     let whole = named("w", &run.to_string());
     assert_eq!(execution(Some(&whole)).expect("whole"), ("w", Some(run)));
@@ -53,10 +59,20 @@ fn retry_policies() {
     assert!(policy(|_| {}).is_ok());
     assert!(retry_policy(Some(&RetryPolicy::default())).is_ok());
     assert!(policy(|policy| policy.backoff_coefficient = 0.0).is_ok());
-    let table: [(fn(&mut RetryPolicy), &str); 5] = [
-        (|policy| policy.initial_interval = seconds(-1), "InitialInterval cannot be negative on retry policy."),
-        (|policy| policy.backoff_coefficient = 0.5, "BackoffCoefficient cannot be less than 1 on retry policy."),
-        (|policy| policy.maximum_interval = seconds(-1), "MaximumInterval cannot be negative on retry policy."),
+    type Change = fn(&mut RetryPolicy);
+    let table: [(Change, &str); 5] = [
+        (
+            |policy| policy.initial_interval = seconds(-1),
+            "InitialInterval cannot be negative on retry policy.",
+        ),
+        (
+            |policy| policy.backoff_coefficient = 0.5,
+            "BackoffCoefficient cannot be less than 1 on retry policy.",
+        ),
+        (
+            |policy| policy.maximum_interval = seconds(-1),
+            "MaximumInterval cannot be negative on retry policy.",
+        ),
         (
             |policy| policy.initial_interval = seconds(11),
             "MaximumInterval cannot be less than InitialInterval on retry policy.",
@@ -70,7 +86,14 @@ fn retry_policies() {
 
 #[test]
 fn cron_schedules() {
-    for good in ["", "* * * * *", "*/5 0-3 1,15 * ?", "@daily", "@every 10s", "CRON_TZ=Europe/Berlin 0 12 * * MON-FRI"] {
+    for good in [
+        "",
+        "* * * * *",
+        "*/5 0-3 1,15 * ?",
+        "@daily",
+        "@every 10s",
+        "CRON_TZ=Europe/Berlin 0 12 * * MON-FRI",
+    ] {
         assert!(cron(good).is_ok(), "{good}");
     }
     for bad in ["* * * *", "every day", "nonsense", "61 & * * *"] {
@@ -90,7 +113,8 @@ fn sizes() {
 
 #[test]
 fn unknown_search_attribute() {
-    let attributes = SearchAttributes { indexed_fields: [("NopeAttr".to_string(), Payload::default())].into() };
+    let attributes =
+        SearchAttributes { indexed_fields: [("NopeAttr".to_string(), Payload::default())].into() };
     assert_eq!(
         words(search_attributes("default", Some(&attributes))),
         "Namespace default has no mapping defined for search attribute NopeAttr"

@@ -34,7 +34,8 @@ pub(crate) async fn list_workflow_executions(
 ) -> Result<ws::ListWorkflowExecutionsResponse, Status> {
     let namespace = context.namespace(&request.namespace)?;
     let parsed = query::parse(&request.query, Purpose::List).map_err(status_of)?;
-    let asked = Asked { namespace: namespace.id, page_size: request.page_size, token: &request.next_page_token };
+    let asked =
+        Asked { namespace: namespace.id, page_size: request.page_size, token: &request.next_page_token };
     let (executions, next_page_token) = page(context, asked, parsed.filter).await?;
     Ok(ws::ListWorkflowExecutionsResponse { executions, next_page_token })
 }
@@ -47,7 +48,8 @@ pub(crate) async fn scan_workflow_executions(
 ) -> Result<ws::ScanWorkflowExecutionsResponse, Status> {
     let namespace = context.namespace(&request.namespace)?;
     let parsed = query::parse(&request.query, Purpose::List).map_err(status_of)?;
-    let asked = Asked { namespace: namespace.id, page_size: request.page_size, token: &request.next_page_token };
+    let asked =
+        Asked { namespace: namespace.id, page_size: request.page_size, token: &request.next_page_token };
     let (executions, next_page_token) = page(context, asked, parsed.filter).await?;
     Ok(ws::ScanWorkflowExecutionsResponse { executions, next_page_token })
 }
@@ -68,10 +70,10 @@ pub(crate) async fn count_workflow_executions(
         page_token: Vec::new(),
     };
     let count = context.visibility.visibility_count(&counted).await.map_err(status_of)?;
-    let groups = count.groups.into_iter().map(|(status, count)| AggregationGroup {
-        group_values: vec![keyword(&status_name(status))],
-        count,
-    });
+    let groups = count
+        .groups
+        .into_iter()
+        .map(|(status, count)| AggregationGroup { group_values: vec![keyword(&status_name(status))], count });
     Ok(ws::CountWorkflowExecutionsResponse { count: count.total, groups: groups.collect() })
 }
 
@@ -89,8 +91,11 @@ pub(crate) async fn list_open_workflow_executions(
         Some(open::Filters::TypeFilter(filter)) => parts.push(type_is(filter)),
         None => {}
     }
-    let asked =
-        Asked { namespace: namespace.id, page_size: request.maximum_page_size, token: &request.next_page_token };
+    let asked = Asked {
+        namespace: namespace.id,
+        page_size: request.maximum_page_size,
+        token: &request.next_page_token,
+    };
     let (executions, next_page_token) = page(context, asked, all_of(parts)).await?;
     Ok(ws::ListOpenWorkflowExecutionsResponse { executions, next_page_token })
 }
@@ -111,8 +116,11 @@ pub(crate) async fn list_closed_workflow_executions(
         Some(closed::Filters::StatusFilter(filter)) => parts.push(status_is(filter.status)),
         None => {}
     }
-    let asked =
-        Asked { namespace: namespace.id, page_size: request.maximum_page_size, token: &request.next_page_token };
+    let asked = Asked {
+        namespace: namespace.id,
+        page_size: request.maximum_page_size,
+        token: &request.next_page_token,
+    };
     let (executions, next_page_token) = page(context, asked, all_of(parts)).await?;
     Ok(ws::ListClosedWorkflowExecutionsResponse { executions, next_page_token })
 }
@@ -162,7 +170,8 @@ async fn page(
         page_size,
         page_token: asked.token.to_vec(),
     };
-    let Page { rows, next_page_token } = context.visibility.visibility_list(&listed).await.map_err(status_of)?;
+    let Page { rows, next_page_token } =
+        context.visibility.visibility_list(&listed).await.map_err(status_of)?;
     let executions = rows.iter().map(info).collect::<Result<_, _>>()?;
     Ok((executions, Bytes::from(next_page_token)))
 }
@@ -174,7 +183,8 @@ fn info(row: &VisibilityRow) -> Result<WorkflowExecutionInfo, Status> {
         Status::data_loss(format!("visibility of {} holds a damaged {what}", row.key))
     };
     let is_closed = row.close.is_some();
-    let duration = row.close.map(|close| antipode_core::ids::Nanos(close.0.saturating_sub(row.execution.0)).to_proto());
+    let duration =
+        row.close.map(|close| antipode_core::ids::Nanos(close.0.saturating_sub(row.execution.0)).to_proto());
     Ok(WorkflowExecutionInfo {
         execution: Some(WorkflowExecution {
             workflow_id: row.key.workflow.to_string(),
@@ -191,7 +201,8 @@ fn info(row: &VisibilityRow) -> Result<WorkflowExecutionInfo, Status> {
         execution_duration: duration,
         memo: Some(Memo::decode(row.memo.clone()).map_err(|_| damaged("memo"))?),
         search_attributes: Some(
-            SearchAttributes::decode(row.search_attributes.clone()).map_err(|_| damaged("search attributes"))?,
+            SearchAttributes::decode(row.search_attributes.clone())
+                .map_err(|_| damaged("search attributes"))?,
         ),
         task_queue: row.task_queue.clone(),
         first_run_id: row.first_run.clone(),
