@@ -533,7 +533,7 @@ mod tests {
         one.update::<Error>(made.id(), |record| Ok(record.rename(&one.act(&regions, "a", ""), "renamed")?))
             .await
             .unwrap();
-        let config = Config { retention: antipode_core::ids::Nanos::seconds(5) };
+        let config = Config { retention_seconds: 5 };
         let both = two
             .update::<Error>(made.id(), |record| Ok(record.update_config(&two.act(&regions, "b", ""), config)?))
             .await

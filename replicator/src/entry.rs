@@ -46,7 +46,9 @@ pub fn read(entry: &link::Entry) -> Result<Received, Unreadable> {
     match &entry.entry {
         Some(link::entry::Entry::Batch(batch)) => read_batch(batch),
         Some(link::entry::Entry::State(state)) => read_state(state),
-        None => Err(Unreadable { key: best_key("", "", ""), why: "the entry is of a kind not known here".into() }),
+        None => {
+            Err(Unreadable { key: best_key("", "", ""), why: "the entry is of a kind not known here".into() })
+        }
     }
 }
 

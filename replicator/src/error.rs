@@ -104,6 +104,20 @@ impl Error {
     }
 }
 
+impl From<antipode_history::namespaces::Error> for Error {
+    fn from(error: antipode_history::namespaces::Error) -> Self {
+        use antipode_history::namespaces::Error as Registry;
+        match error {
+            Registry::Store(error) => Self::Store(error),
+            Registry::NotFound(_) => Self::NotFound(error.to_string()),
+            Registry::NameTaken(_) | Registry::Refused(_) | Registry::Identity(_) => {
+                Self::FailedPrecondition(error.to_string())
+            }
+            Registry::Regions(_) | Registry::Malformed(_) => Self::InvalidArgument(error.to_string()),
+        }
+    }
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match error {

@@ -140,7 +140,11 @@ mod tests {
     use super::*;
 
     fn regions() -> Regions {
-        let known = [Region::new("east", 1), Region { retired: true, ..Region::new("gone", 3) }, Region::new("north", 4)];
+        let known = [
+            Region::new("east", 1),
+            Region { retired: true, ..Region::new("gone", 3) },
+            Region::new("north", 4),
+        ];
         Regions::new(Increment::DEFAULT, known).unwrap()
     }
 

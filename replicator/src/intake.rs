@@ -135,7 +135,7 @@ impl Intake {
                         None => return Ok(()),
                     }
                 }
-                Some(()) = self.lane_tasks.join_next() => return Err(Error::Stopping),
+                Some(_) = self.lane_tasks.join_next() => return Err(Error::Stopping),
                 _ = ack_tick.tick(), if self.owes_ack() => {
                     self.acknowledge();
                     continue;
@@ -157,7 +157,9 @@ impl Intake {
 
     async fn take(&mut self, message: replicate_response::Message) -> Result<(), Error> {
         match message {
-            replicate_response::Message::Opened(_) => Err(Error::protocol(&self.peer.name, "it opened twice")),
+            replicate_response::Message::Opened(_) => {
+                Err(Error::protocol(&self.peer.name, "it opened twice"))
+            }
             replicate_response::Message::Namespaces(namespaces) => {
                 for record in &namespaces.records {
                     mend::merge_record(&self.shared, &self.peer.name, record).await;
@@ -214,7 +216,8 @@ impl Intake {
         }
         // The record goes ahead of what was written under it (I10); what overtook it asks for it (F5).
         let record = self.shared.namespaces.by_id(item.key.namespace);
-        let covered = record.is_some_and(|entry| received.version.is_none_or(|version| entry.version() >= version));
+        let covered =
+            record.is_some_and(|entry| received.version.is_none_or(|version| entry.version() >= version));
         if !covered || self.aside.contains_key(&workflow) {
             self.put_aside(item, None);
             return Ok(());
@@ -274,7 +277,9 @@ impl Intake {
 
     /// Starts on the first waiting entry of a workflow. It stays in the queue until it is mended: that keeps later ones behind.
     fn mend_next(&mut self, workflow: &WorkflowKey) {
-        let Some((item, verdict)) = self.aside.get(workflow).and_then(VecDeque::front).cloned() else { return };
+        let Some((item, verdict)) = self.aside.get(workflow).and_then(VecDeque::front).cloned() else {
+            return;
+        };
         let mender = self.mender();
         self.mending.spawn(async move {
             let result = mender.mend(&item.entry, verdict).await;
@@ -444,7 +449,8 @@ impl Intake {
 /// Tries, once a stream, to bring quarantined runs up to date from their source: what failed may have been our own defect,
 /// or a hole that is filled by now. Whether any is mended.
 async fn replay_exceptions(mender: Mender) -> bool {
-    let runs: Vec<RunKey> = mender.source.state.known().exceptions_here.iter().map(|(key, _)| key.clone()).collect();
+    let runs: Vec<RunKey> =
+        mender.source.state.known().exceptions_here.iter().map(|(key, _)| key.clone()).collect();
     let mut any = false;
     for key in runs {
         match mender.replay(&key).await {
@@ -454,7 +460,9 @@ async fn replay_exceptions(mender: Mender) -> bool {
                     mender.source.state.change(|known| known.exceptions_here.remove(&key));
                     any = true;
                 }
-                Err(error) => tracing::warn!(run = %key, %error, "a mended run stays in the quarantine table"),
+                Err(error) => {
+                    tracing::warn!(run = %key, %error, "a mended run stays in the quarantine table")
+                }
             },
             Err(error) => tracing::debug!(run = %key, %error, "a quarantined run cannot be mended yet"),
         }

@@ -129,14 +129,19 @@ impl Mender {
                     Applied::NeedEvents { key: wanted, known, until } => {
                         holes += 1;
                         if depth == 0 || holes > HOLES_MAX {
-                            return Err(Poisoned(format!("the hole before it could not be filled: {wanted}")));
+                            return Err(Poisoned(format!(
+                                "the hole before it could not be filled: {wanted}"
+                            )));
                         }
                         let hole = Hole { key: wanted, known, until };
                         match self.fill(&key, &hole, depth - 1).await {
                             Ok(true) => backoff = Backoff::new(),
                             Ok(false) => backoff.wait().await,
                             Err(Filling::Nowhere) if nowhere + 1 >= NOWHERE_MAX => {
-                                return Err(Poisoned(format!("no region has the events before it: {}", hole.key)));
+                                return Err(Poisoned(format!(
+                                    "no region has the events before it: {}",
+                                    hole.key
+                                )));
                             }
                             Err(Filling::Nowhere) => {
                                 nowhere += 1;
@@ -215,6 +220,9 @@ impl Mender {
             backoff.wait().await;
         }
         // An overtaken record makes a run not writable here; it does not make history unreadable (F5).
+        if let Some(version) = version {
+            self.shared.version_overtook(namespace, version);
+        }
         self.shared.namespaces.by_id(namespace).is_some()
     }
 

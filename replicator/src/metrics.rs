@@ -129,9 +129,21 @@ impl Metrics {
             "Namespace records received, by outcome",
             m.namespaces_received.clone(),
         );
-        registry.register("lag_entries", "Positions committed and not proved by the peer", m.lag_entries.clone());
-        registry.register("proof_by_peer", "Position a peer has proved, by our shard", m.proof_by_peer.clone());
-        registry.register("proof_of_peer", "Position proved here, by the peer's shard", m.proof_of_peer.clone());
+        registry.register(
+            "lag_entries",
+            "Positions committed and not proved by the peer",
+            m.lag_entries.clone(),
+        );
+        registry.register(
+            "proof_by_peer",
+            "Position a peer has proved, by our shard",
+            m.proof_by_peer.clone(),
+        );
+        registry.register(
+            "proof_of_peer",
+            "Position proved here, by the peer's shard",
+            m.proof_of_peer.clone(),
+        );
         registry.register("quarantined", "Runs of a peer that are quarantined here", m.quarantined.clone());
         registry.register("failovers", "Failovers run here, by outcome", m.failovers.clone());
         registry.register(

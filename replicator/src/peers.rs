@@ -48,12 +48,18 @@ pub(crate) async fn load(shared: &Shared, configured: Vec<RegionRow>) -> Result<
         let known = stored.iter().find(|known| known.name == row.name);
         match known {
             Some(known) if known.initial != row.initial => {
-                let mismatch =
-                    Mismatch::Changed { peer: row.name, known: RegionId(known.initial), initial: row.initial };
+                let mismatch = Mismatch::Changed {
+                    peer: row.name,
+                    known: RegionId(known.initial),
+                    initial: row.initial,
+                };
                 return Err(mismatch.into());
             }
             Some(known) if known.retired => {
-                tracing::warn!(region = row.name, "configured as a peer, but it was removed; it stays removed");
+                tracing::warn!(
+                    region = row.name,
+                    "configured as a peer, but it was removed; it stays removed"
+                );
             }
             Some(known) if known.address == row.address => {}
             Some(known) => {
@@ -89,7 +95,7 @@ async fn refresh(shared: &Shared) -> Result<(), Error> {
         };
         peers.insert(name, Arc::new(peer));
     }
-    shared.namespaces.set_regions(regions);
+    shared.namespaces.set_regions(regions).await;
     shared.peers.store(Arc::new(peers));
     shared.peers_changed.send_modify(|count| *count += 1);
     Ok(())
@@ -179,7 +185,8 @@ pub(crate) async fn remove(shared: &Shared, name: &str) -> Result<(), Error> {
         entry.is_global() && !entry.is_deleted() && entry.lists(name) && entry.lists(shared.here())
     };
     if let Some(entry) = shared.namespaces.all().iter().find(shares) {
-        let why = format!("namespace {} is shared with region {name}; take it off its list first", entry.name());
+        let why =
+            format!("namespace {} is shared with region {name}; take it off its list first", entry.name());
         return Err(Error::FailedPrecondition(why));
     }
     shared.store.region_put(RegionRow { enabled: false, retired: true, ..row }).await?;

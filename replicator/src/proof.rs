@@ -290,8 +290,11 @@ mod tests {
 
     fn action() -> impl Strategy<Value = Action> {
         prop_oneof![
-            (0u64..5, 0u64..4, 0usize..4)
-                .prop_map(|(length, back, entries)| Action::Announce { length, back, entries }),
+            (0u64..5, 0u64..4, 0usize..4).prop_map(|(length, back, entries)| Action::Announce {
+                length,
+                back,
+                entries
+            }),
             any::<prop::sample::Index>().prop_map(Action::Prove),
             any::<prop::sample::Index>().prop_map(Action::PutAside),
             any::<prop::sample::Index>().prop_map(Action::ProveAside),

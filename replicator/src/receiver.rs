@@ -41,7 +41,8 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, cancel: Cancellati
             () = cancel.cancelled() => return,
             ended = session(&shared, &peer, &mut backoff) => ended,
         };
-        let why = ended.err().map_or_else(|| "the peer ended the stream".to_string(), |error| error.to_string());
+        let why =
+            ended.err().map_or_else(|| "the peer ended the stream".to_string(), |error| error.to_string());
         tracing::debug!(peer = &*peer.name, why, "no stream of entries from a peer");
         peer.state.change(|known| {
             known.receiving = false;
@@ -103,7 +104,8 @@ fn open(shared: &Shared, peer: &Peer) -> ReplicateRequest {
 
 /// Checks who answered (I31). Another life of its store starts from nothing: positions were those of the last one (E2).
 fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Result<(), Error> {
-    let Some(replicate_response::Message::Opened(opened)) = opened.and_then(|response| response.message) else {
+    let Some(replicate_response::Message::Opened(opened)) = opened.and_then(|response| response.message)
+    else {
         return Err(Error::protocol(&peer.name, "it did not open the stream with its info"));
     };
     let info = opened.source.ok_or(handshake::Mismatch::Anonymous)?;

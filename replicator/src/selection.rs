@@ -182,7 +182,8 @@ pub fn select(
     }
     let order = successors_first(selected.len(), &batches);
     let mut slots: Vec<Option<Selected>> = selected.into_iter().map(Some).collect();
-    let selected = order.into_iter().filter_map(|index| slots.get_mut(index).and_then(Option::take)).collect();
+    let selected =
+        order.into_iter().filter_map(|index| slots.get_mut(index).and_then(Option::take)).collect();
     (selected, damaged)
 }
 
@@ -219,9 +220,7 @@ mod tests {
     use antipode_core::{
         batch::Origin,
         chain::ChainValue,
-        ids::{
-            EventId, FailoverVersion, Incarnation, NamespaceId, Place, Sequence, ShardId, WorkflowId,
-        },
+        ids::{EventId, FailoverVersion, Incarnation, NamespaceId, Place, Sequence, ShardId, WorkflowId},
         version_history::VersionHistory,
     };
     use antipode_persistence::rows::BatchRow;
@@ -292,11 +291,16 @@ mod tests {
 
     fn sequences(entries: Vec<LogEntry>, known: &mut KnownStates) -> Vec<u64> {
         let page = LogPage { through: Sequence(99), entries };
-        let (selected, damaged) = select(&page, &audience(), |_| true, |run, state| {
-            let is = known.is(run, state);
-            known.remember(run, state);
-            is
-        });
+        let (selected, damaged) = select(
+            &page,
+            &audience(),
+            |_| true,
+            |run, state| {
+                let is = known.is(run, state);
+                known.remember(run, state);
+                is
+            },
+        );
         assert!(damaged.is_empty());
         selected.iter().map(|selected| selected.entry.sequence).collect()
     }

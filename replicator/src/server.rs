@@ -1,7 +1,7 @@
 //! The link service: what other regions ask of this one. Each call says which region it comes from; what comes in over a
 //! cut is refused before it acts, and an answer that would leave over a cut is withheld after it has acted.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use antipode_core::ids::RegionId;
 use antipode_proto::{
@@ -13,10 +13,9 @@ use antipode_proto::{
     },
 };
 use async_trait::async_trait;
-use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
     error::Error,
@@ -51,7 +50,8 @@ impl LinkService {
     fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Peer>, Status> {
         let number = request.metadata().get(CALLER).and_then(|value| value.to_str().ok());
         let id = number.and_then(|number| number.parse().ok()).map(RegionId);
-        let id = id.ok_or_else(|| Status::unauthenticated(format!("the call names no region in {CALLER}")))?;
+        let id =
+            id.ok_or_else(|| Status::unauthenticated(format!("the call names no region in {CALLER}")))?;
         let peers = self.shared.enabled_peers();
         let peer = peers.into_iter().find(|peer| peer.id == id).ok_or_else(|| {
             let here = self.shared.here();
@@ -74,12 +74,10 @@ impl LinkService {
 
 #[async_trait]
 impl Link for LinkService {
-    type ReplicateStream = Pin<Box<dyn Stream<Item = Result<ReplicateResponse, Status>> + Send>>;
-
     async fn replicate(
         &self,
         request: Request<Streaming<ReplicateRequest>>,
-    ) -> Result<Response<Self::ReplicateStream>, Status> {
+    ) -> Result<Response<BoxStream<ReplicateResponse>>, Status> {
         let peer = self.caller(&request)?;
         self.pass(&peer.name, self.shared.gate.outward(&peer.name))?;
         let mut inbound = request.into_inner();
@@ -143,7 +141,7 @@ impl Link for LinkService {
         request: Request<PushNamespacesRequest>,
     ) -> Result<Response<PushNamespacesResponse>, Status> {
         let peer = self.caller(&request)?;
-        let records = self.failover.take_pushed(&peer, request.into_inner().records).await?;
+        let records = self.failover.take_pushed(&peer, request.into_inner()).await;
         self.answer(&peer.name, PushNamespacesResponse { records })
     }
 }

@@ -8,14 +8,11 @@ use std::{
     time::Duration,
 };
 
-use antipode_core::ids::{RegionId, Timestamp};
+use antipode_core::ids::{FailoverVersion, NamespaceId, RegionId, Timestamp};
 use antipode_env::{Clock, Connector, Entropy};
 use antipode_history::{client::Client, namespaces::Namespaces};
 use antipode_persistence::{Store, rows::Identity};
-use antipode_proto::{
-    antipode::link::v1::link_client::LinkClient,
-    link::RegionInfo,
-};
+use antipode_proto::{antipode::link::v1::link_client::LinkClient, link::RegionInfo};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,13 +24,8 @@ use tonic::{
 };
 
 use crate::{
-    error::Error,
-    forward::ForwardTarget,
-    gate::LinkGate,
-    handshake,
-    metrics::Metrics,
-    selection::KnownStates,
-    status::PeerState,
+    error::Error, forward::ForwardTarget, gate::LinkGate, handshake, metrics::Metrics, node::Parts,
+    selection::KnownStates, status::PeerState,
 };
 
 /// Metadata key under which a region says who it is: its initial version (R109).
@@ -94,41 +86,30 @@ pub(crate) struct Shared {
     pub(crate) forward_target: OnceLock<Arc<dyn ForwardTarget>>,
     pub(crate) stop: CancellationToken,
     received_states: Mutex<KnownStates>,
-}
-
-/// What a [`Shared`] is made of.
-pub(crate) struct Parts {
-    pub(crate) address: String,
-    pub(crate) server_version: String,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) history: Client,
-    pub(crate) namespaces: Arc<Namespaces>,
-    pub(crate) gate: Arc<LinkGate>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) connector: Arc<dyn Connector>,
-    pub(crate) metrics: Metrics,
+    versions_seen: Mutex<BTreeMap<NamespaceId, FailoverVersion>>,
 }
 
 impl Shared {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts, metrics: Metrics) -> Self {
+        let identity = parts.store.identity().clone();
         Self {
-            identity: parts.store.identity().clone(),
+            gate: Arc::new(LinkGate::new(&identity.region)),
+            identity,
             address: parts.address,
             server_version: parts.server_version,
             store: parts.store,
             history: parts.history,
             namespaces: parts.namespaces,
-            gate: parts.gate,
             clock: parts.clock,
             entropy: parts.entropy,
             connector: parts.connector,
-            metrics: parts.metrics,
+            metrics,
             peers: ArcSwap::from_pointee(PeerMap::new()),
             peers_changed: watch::Sender::new(0),
             forward_target: OnceLock::new(),
             stop: CancellationToken::new(),
             received_states: Mutex::new(KnownStates::new(STATES_REMEMBERED)),
+            versions_seen: Mutex::default(),
         }
     }
 
@@ -166,6 +147,19 @@ impl Shared {
     /// States received from other regions.
     pub(crate) fn received_states(&self) -> MutexGuard<'_, KnownStates> {
         self.received_states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An entry of this version was applied although no region had a record that reached it.
+    pub(crate) fn version_overtook(&self, namespace: NamespaceId, version: FailoverVersion) {
+        let mut seen = self.versions_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let greatest = seen.entry(namespace).or_default();
+        *greatest = version.max(*greatest);
+    }
+
+    /// The greatest version of such entries.
+    pub(crate) fn version_seen(&self, namespace: NamespaceId) -> FailoverVersion {
+        let seen = self.versions_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&namespace).copied().unwrap_or_default()
     }
 
     /// A peer that may be talked to.

@@ -7,7 +7,7 @@
 //! that was committed while the last one was on its way.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -81,7 +81,7 @@ pub(crate) async fn serve(
     stream.ended.cancel();
     let words = error.as_ref().map(ToString::to_string).unwrap_or_default();
     tracing::debug!(peer = &*stream.peer.name, why = words, "stream of entries to a peer ended");
-    stream.peer.state.change(|known| known.sending = false);
+    stream.peer.state.change(|known| known.senders = known.senders.saturating_sub(1));
     if let Some(error) = error {
         // The peer may be gone; then nobody needs the words.
         let _ = stream.out.try_send(Err(error.into()));
@@ -128,6 +128,8 @@ impl Stream {
         tasks.spawn(async move { stream.push_changes().await });
         let stream = Arc::clone(self);
         tasks.spawn(async move { stream.watch_gate().await });
+        let stream = Arc::clone(self);
+        tasks.spawn(async move { stream.watch_peers().await });
         tokio::select! {
             read = self.read_acks(inbound) => read,
             Some(ended) = tasks.join_next() => ended.unwrap_or(Err(Error::Stopping)),
@@ -137,9 +139,10 @@ impl Stream {
 
     /// What the receiver names in its first message is proved: it owns its positions.
     fn begin(&self, open: &Open) {
+        self.peer.state.replace_stream(self.ended.clone());
         let proofs = self.shards.iter().map(|(shard, cursor)| (*shard, lock(cursor).position()));
         self.peer.state.change(|known| {
-            known.sending = true;
+            known.senders += 1;
             known.proof_by_peer = proofs.collect();
             if open.receiver.is_some() {
                 known.info.clone_from(&open.receiver);
@@ -195,6 +198,15 @@ impl Stream {
                 });
             }
             self.send_released().await?;
+            changes.changed().await.map_err(|_| Error::Stopping)?;
+        }
+    }
+
+    /// Ends the stream when its peer is disabled or removed (R122).
+    async fn watch_peers(&self) -> Result<(), Error> {
+        let mut changes = self.shared.peers_changed.subscribe();
+        loop {
+            self.shared.peer(&self.peer.name)?;
             changes.changed().await.map_err(|_| Error::Stopping)?;
         }
     }
@@ -321,7 +333,9 @@ impl Stream {
                 if is_held(known, &run) {
                     let behind = known.withheld.entry(run.run).or_default();
                     let resent = |other: &Withheld| {
-                        other.shard == shard && other.entry.sequence == entry.sequence && same_kind(&other.entry, &entry)
+                        other.shard == shard
+                            && other.entry.sequence == entry.sequence
+                            && same_kind(&other.entry, &entry)
                     };
                     if !behind.iter().any(resent) {
                         count += 1;

@@ -9,6 +9,7 @@ use std::{
 use antipode_core::ids::{Incarnation, NamespaceId, RunId, RunKey, Sequence, ShardId};
 use antipode_proto::link::{self, RegionInfo};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{cursor::Announcement, proof::Exceptions};
 
@@ -29,8 +30,8 @@ pub(crate) struct Withheld {
 pub(crate) struct Known {
     /// What it said at its last handshake.
     pub(crate) info: Option<RegionInfo>,
-    /// A stream of ours to it is open.
-    pub(crate) sending: bool,
+    /// Streams of ours to it that are open: one, or for a moment two when it dialled again.
+    pub(crate) senders: usize,
     /// A stream of its entries to us is open.
     pub(crate) receiving: bool,
     /// Our shards, as far as it has proved them.
@@ -54,13 +55,15 @@ pub(crate) struct Known {
 pub(crate) struct PeerState {
     known: Mutex<Known>,
     changed: watch::Sender<u64>,
+    /// Ends the stream to the peer that is open; a new one replaces it.
+    stream: Mutex<CancellationToken>,
 }
 
 impl PeerState {
     pub(crate) fn new() -> Self {
         let known = Known {
             info: None,
-            sending: false,
+            senders: 0,
             receiving: false,
             proof_by_peer: BTreeMap::new(),
             incarnation: None,
@@ -70,7 +73,7 @@ impl PeerState {
             withheld: BTreeMap::new(),
             last_error: String::new(),
         };
-        Self { known: Mutex::new(known), changed: watch::Sender::new(0) }
+        Self { known: Mutex::new(known), changed: watch::Sender::new(0), stream: Mutex::default() }
     }
 
     /// To read.
@@ -85,6 +88,12 @@ impl PeerState {
         result
     }
 
+    /// Ends the stream that was open before this one.
+    pub(crate) fn replace_stream(&self, stream: CancellationToken) {
+        let mut open = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *open, stream).cancel();
+    }
+
     /// Moves with every change.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -95,13 +104,18 @@ impl Known {
     /// Shards whose barrier the peer has not proved yet (E1, F2).
     pub(crate) fn behind(&self, barriers: &BTreeMap<ShardId, Sequence>) -> BTreeSet<ShardId> {
         let proved = |shard| self.proof_by_peer.get(shard).copied().unwrap_or_default();
-        barriers.iter().filter(|(shard, barrier)| proved(shard) < **barrier).map(|(shard, _)| *shard).collect()
+        barriers
+            .iter()
+            .filter(|(shard, barrier)| proved(shard) < **barrier)
+            .map(|(shard, _)| *shard)
+            .collect()
     }
 
     /// Runs of a namespace that the peer lacks although its proof has passed them: quarantined there, or withheld here.
     pub(crate) fn exceptions_of(&self, namespace: NamespaceId) -> BTreeMap<RunKey, String> {
         let there = self.exceptions_there.iter().map(|(run, why)| (run.clone(), why.clone()));
-        let held = self.withheld.values().flatten().map(|entry| (entry.run.clone(), "held back here".to_string()));
+        let held =
+            self.withheld.values().flatten().map(|entry| (entry.run.clone(), "held back here".to_string()));
         held.chain(there).filter(|(run, _)| run.namespace == namespace).collect()
     }
 }
@@ -116,8 +130,11 @@ mod tests {
     fn a_barrier_is_proved_by_every_shard_or_not_at_all() {
         let state = PeerState::new();
         let shard = ShardId;
-        state.change(|known| known.proof_by_peer = BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(3))]));
-        let barriers = BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(4)), (shard(3), Sequence(1))]);
+        state.change(|known| {
+            known.proof_by_peer = BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(3))])
+        });
+        let barriers =
+            BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(4)), (shard(3), Sequence(1))]);
         assert_eq!(state.known().behind(&barriers), BTreeSet::from([shard(2), shard(3)]));
     }
 
