@@ -3,13 +3,12 @@
 
 use crate::{
     CommitError,
-    rows::{CurrentRow, Group},
+    rows::{CurrentRow, Group, RunRow},
 };
 
 /// Checks a group against itself.
 pub(crate) fn group(group: &Group) -> Result<(), CommitError> {
     let rejected = |why: String| Err(CommitError::Rejected(why));
-    let inside = |sequence| group.after < sequence && sequence <= group.through;
     if group.through < group.after {
         return rejected(format!("the group of {} ends before it begins", group.shard));
     }
@@ -23,8 +22,10 @@ pub(crate) fn group(group: &Group) -> Result<(), CommitError> {
         }
         last = row.sequence;
     }
-    if let Some(run) = group.runs.iter().find(|run| !inside(run.changed_at)) {
-        return rejected(format!("run {} changed at {}, outside the group", run.key, run.changed_at));
+    // A row may be written again without a change of its run, for what is derived beside it (a wake-up, a zombie's): it
+    // keeps its position then, and peers see nothing new.
+    if let Some(run) = group.runs.iter().find(|run| run.changed_at > group.through) {
+        return rejected(format!("run {} changed at {}, after the group", run.key, run.changed_at));
     }
     let twice = first_twice(group.runs.iter().map(|row| &row.key))
         .map(|key| format!("run {key}"))
@@ -59,4 +60,9 @@ pub(crate) fn lowered(row: &CurrentRow) -> CommitError {
         "the current record of {} would be lowered to run {}",
         row.key.workflow, row.record.run_id
     ))
+}
+
+/// A run's position only moves forward (C1): a peer that has read past a lower one would never see it.
+pub(crate) fn moved_back(row: &RunRow) -> String {
+    format!("run {} would move back to {}", row.key, row.changed_at)
 }

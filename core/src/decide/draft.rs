@@ -203,7 +203,7 @@ impl<'a> Draft<'a> {
 
 /// Type number of an event by its attributes.
 #[must_use]
-pub fn event_type(attributes: &Attributes) -> EventType {
+pub(crate) fn event_type(attributes: &Attributes) -> EventType {
     use Attributes as A;
     match attributes {
         A::WorkflowExecutionStartedEventAttributes(_) => EventType::WorkflowExecutionStarted,

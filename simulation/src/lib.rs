@@ -1,0 +1,10 @@
+//! Regions of pure shards in one thread: the very shard machines, conflict code and stores of production, driven by a
+//! seeded scheduler in virtual time (DESIGN section 9, level L1). Here stands the world and its clients; scenarios and random
+//! schedules are tests of this crate.
+#![forbid(unsafe_code)]
+
+pub mod oracle;
+pub mod random;
+pub mod region;
+pub mod worker;
+pub mod world;
