@@ -12,6 +12,8 @@ mod run;
 mod tree;
 mod words;
 
+pub(crate) use output::table;
+
 pub use arguments::{
     Arguments, Command, DevArguments, FailoverArguments, FormatArgument, LinkCommand, NamespaceCommand,
     Output, RunCommand, RunSelector, StartArguments, Target, parse,

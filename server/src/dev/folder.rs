@@ -1,20 +1,21 @@
 //! The data folder of `antipode dev`. It is looked at before anything is written: a folder that holds something else, a
-//! damaged file, or a folder that another process uses is refused, and stays as it was.
+//! damaged file, a region whose file has gone, or a folder that another process uses is refused, and stays as it was.
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use antipode_config::REGION_NAMES;
 
-/// Marks a folder as ours and holds the lock of the process that uses it.
+/// Marks a folder as ours, names the regions that live in it, and holds the lock of the process that uses it. It is
+/// rewritten in place: were it replaced, two processes could hold locks on two files of that name.
 const MARKER: &str = "antipode.lock";
 /// First line of the marker.
-const MARKER_TEXT: &str = "antipode data folder, format 1\n";
-/// How a SQLite file begins.
-const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
+const MARKER_HEAD: &str = "antipode data folder, format 1\n";
+/// How each further line begins.
+const MARKER_REGION: &str = "region ";
 
 /// Why a folder is not used. Nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +64,16 @@ pub struct Checked {
     lock: Option<File>,
     /// Regions that already have a file.
     regions: Vec<String>,
+    /// Regions that the marker names.
+    named: Vec<String>,
 }
 
 /// A folder in use by this process; another process is refused until this is dropped.
 #[derive(Debug)]
 pub struct Held {
     _lock: File,
+    marker: PathBuf,
+    named: Vec<String>,
 }
 
 impl Checked {
@@ -77,7 +82,8 @@ impl Checked {
     /// # Errors
     /// [`Error`].
     pub fn look(folder: &Path) -> Result<Self, Error> {
-        let mut checked = Self { folder: folder.to_path_buf(), lock: None, regions: Vec::new() };
+        let mut checked =
+            Self { folder: folder.to_path_buf(), lock: None, regions: Vec::new(), named: Vec::new() };
         match fs::metadata(folder) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(checked),
             Err(why) => return Err(io_at(folder)(why)),
@@ -87,15 +93,19 @@ impl Checked {
         let names = names(folder)?;
         let marked = names.iter().any(|name| name == MARKER);
         if marked {
-            check_marker(&folder.join(MARKER))?;
+            checked.named = read_marker(&folder.join(MARKER))?;
             checked.lock = Some(lock(folder)?);
         } else if let Some(found) = names.into_iter().next() {
             return Err(Error::Foreign { folder: folder.to_path_buf(), found });
         }
         for region in REGION_NAMES {
             let file = folder.join(format!("{region}.db"));
-            if check_database(&file)? {
+            if file.exists() {
                 checked.regions.push(region.to_string());
+            } else if checked.named.iter().any(|named| named == region) {
+                // Its peers hold proofs of what it had; an empty one in its place would never get it again.
+                let why = "it is missing, and this folder had a region of that name".to_string();
+                return Err(Error::Damaged { file, why });
             }
         }
         Ok(checked)
@@ -112,15 +122,43 @@ impl Checked {
     /// # Errors
     /// [`Error::Io`], [`Error::InUse`].
     pub fn hold(self) -> Result<Held, Error> {
+        let marker = self.folder.join(MARKER);
+        let named = self.named;
         if let Some(lock) = self.lock {
-            return Ok(Held { _lock: lock });
+            return Ok(Held { _lock: lock, marker, named });
         }
         fs::create_dir_all(&self.folder).map_err(io_at(&self.folder))?;
-        let path = self.folder.join(MARKER);
-        let mut file = File::create(&path).map_err(io_at(&path))?;
-        file.write_all(MARKER_TEXT.as_bytes()).and_then(|()| file.sync_all()).map_err(io_at(&path))?;
-        Ok(Held { _lock: lock(&self.folder)? })
+        write(&marker, &[]).map_err(io_at(&marker))?;
+        Ok(Held { _lock: lock(&self.folder)?, marker, named })
     }
+}
+
+impl Held {
+    /// Writes down regions whose files are there now: from here on a missing file is damage, not a new region.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remember<'a>(&mut self, regions: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let new: Vec<String> = regions
+            .filter(|region| !self.named.iter().any(|named| named == region))
+            .map(str::to_string)
+            .collect();
+        if !new.is_empty() {
+            self.named.extend(new);
+            write(&self.marker, &self.named).map_err(io_at(&self.marker))?;
+        }
+        Ok(())
+    }
+}
+
+fn write(path: &Path, named: &[String]) -> io::Result<()> {
+    let mut text = MARKER_HEAD.to_string();
+    for region in named {
+        text.extend([MARKER_REGION, region, "\n"]);
+    }
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, Error> {
@@ -132,18 +170,31 @@ fn names(folder: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn check_marker(path: &Path) -> Result<(), Error> {
+/// Regions that the marker names.
+fn read_marker(path: &Path) -> Result<Vec<String>, Error> {
     let text = fs::read_to_string(path).map_err(io_at(path))?;
-    // An empty one: the process ended between making and filling it.
-    if text == MARKER_TEXT || text.is_empty() {
-        return Ok(());
-    }
-    let first = text.lines().next().unwrap_or_default();
-    let why = match first.strip_prefix("antipode data folder, format ") {
-        Some(format) => format!("format {format} is not known to this version"),
-        None => "it does not begin as a marker of Antipode does".to_string(),
+    let damaged = |why: String| Error::Damaged { file: path.to_path_buf(), why };
+    let Some(lines) = text.strip_prefix(MARKER_HEAD) else {
+        // The process that made it ended before the first line was written.
+        if MARKER_HEAD.starts_with(&text) {
+            return Ok(Vec::new());
+        }
+        let first = text.lines().next().unwrap_or_default();
+        return Err(damaged(match first.strip_prefix("antipode data folder, format ") {
+            Some(format) => format!("format {format} is not known to this version"),
+            None => "it does not begin as a marker of Antipode does".to_string(),
+        }));
     };
-    Err(Error::Damaged { file: path.to_path_buf(), why })
+    let mut named = Vec::new();
+    for line in lines.split_inclusive('\n') {
+        // A last line without its end was being written when the process ended.
+        let Some(line) = line.strip_suffix('\n') else { break };
+        let Some(region) = line.strip_prefix(MARKER_REGION) else {
+            return Err(damaged(format!("the line {line:?} is not known to this version")));
+        };
+        named.push(region.to_string());
+    }
+    Ok(named)
 }
 
 fn lock(folder: &Path) -> Result<File, Error> {
@@ -154,25 +205,6 @@ fn lock(folder: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => Err(Error::InUse(folder.to_path_buf())),
         Err(TryLockError::Error(why)) => Err(Error::Io { path, why }),
     }
-}
-
-/// Whether a region's file is there and begins as one must. An empty file is one that was never written to.
-fn check_database(path: &Path) -> Result<bool, Error> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(why) => return Err(io_at(path)(why)),
-    };
-    let mut head = Vec::new();
-    let length = SQLITE_MAGIC.len();
-    file.take(length as u64).read_to_end(&mut head).map_err(io_at(path))?;
-    if head.is_empty() || head == SQLITE_MAGIC {
-        return Ok(!head.is_empty());
-    }
-    Err(Error::Damaged {
-        file: path.to_path_buf(),
-        why: "it does not begin as a SQLite file does".to_string(),
-    })
 }
 
 #[cfg(test)]
@@ -214,20 +246,52 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_region_file_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(Checked::look(folder.path()).unwrap().hold().unwrap());
-        fs::write(folder.path().join("west.db"), "not a database at all").unwrap();
-        let error = Checked::look(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("west.db is damaged: it does not begin as a SQLite file does"), "{error}");
-    }
-
-    #[test]
     fn a_later_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(MARKER), "antipode data folder, format 2\n").unwrap();
         let error = Checked::look(folder.path()).unwrap_err().to_string();
         assert!(error.contains("format 2 is not known to this version"), "{error}");
+    }
+
+    #[test]
+    fn a_region_that_was_here_must_have_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut held = Checked::look(folder.path()).unwrap().hold().unwrap();
+        for region in ["east", "west"] {
+            fs::write(folder.path().join(format!("{region}.db")), "x").unwrap();
+        }
+        held.remember(["east", "west"].into_iter()).unwrap();
+        held.remember(["east", "west"].into_iter()).unwrap();
+        drop(held);
+        let text = fs::read_to_string(folder.path().join(MARKER)).unwrap();
+        assert_eq!(text, "antipode data folder, format 1\nregion east\nregion west\n");
+        assert_eq!(Checked::look(folder.path()).unwrap().regions(), ["east", "west"]);
+        fs::remove_file(folder.path().join("east.db")).unwrap();
+        let error = Checked::look(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("east.db is damaged: it is missing"), "{error}");
+    }
+
+    #[test]
+    fn a_marker_that_was_being_written_is_read_as_far_as_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let marker = folder.path().join(MARKER);
+        for text in [
+            "",
+            "antipode data",
+            "antipode data folder, format 1\n",
+            "antipode data folder, format 1\nregion ea",
+        ] {
+            fs::write(&marker, text).unwrap();
+            assert_eq!(read_marker(&marker).unwrap(), Vec::<String>::new(), "{text:?}");
+        }
+        fs::write(&marker, "antipode data folder, format 1\nregion east\nregion we").unwrap();
+        assert_eq!(read_marker(&marker).unwrap(), ["east"]);
+        fs::write(folder.path().join("east.db"), "x").unwrap();
+        let mut held = Checked::look(folder.path()).unwrap().hold().unwrap();
+        held.remember(["east", "west"].into_iter()).unwrap();
+        assert_eq!(read_marker(&marker).unwrap(), ["east", "west"]);
+        fs::write(&marker, "antipode data folder, format 1\nrent due\n").unwrap();
+        assert!(read_marker(&marker).is_err());
     }
 
     #[test]
@@ -243,7 +307,7 @@ mod tests {
     fn regions_that_have_a_file_are_known() {
         let folder = tempfile::tempdir().unwrap();
         drop(Checked::look(folder.path()).unwrap().hold().unwrap());
-        fs::write(folder.path().join("east.db"), [SQLITE_MAGIC, b"rest"].concat()).unwrap();
+        fs::write(folder.path().join("east.db"), "x").unwrap();
         assert_eq!(Checked::look(folder.path()).unwrap().regions(), ["east"]);
     }
 }

@@ -4,6 +4,9 @@
 use std::net::{SocketAddr, TcpListener};
 
 use antipode_config::Node;
+use antipode_env::net::reserve;
+
+use crate::process::Bound;
 
 /// A port that another process holds, or one that we may not have.
 #[derive(Debug, thiserror::Error)]
@@ -15,37 +18,24 @@ pub struct Error {
     why: String,
 }
 
-/// The listeners of one node, bound and not yet accepting.
-#[derive(Debug)]
-pub struct Ports {
-    /// API, operator service, links, health.
-    pub grpc: TcpListener,
-    /// Metrics, when the node has them.
-    pub metrics: Option<TcpListener>,
-}
-
 /// Takes the ports of all nodes, or none.
 ///
 /// # Errors
 /// The first that can't be had.
-pub fn take(nodes: &[Node]) -> Result<Vec<Ports>, Error> {
+pub fn take(nodes: &[Node]) -> Result<Vec<Bound>, Error> {
     nodes
         .iter()
         .map(|node| {
             let grpc = bind("the gRPC port", node, node.listen.grpc)?;
             let metrics =
                 node.listen.metrics.map(|address| bind("the metrics port", node, address)).transpose()?;
-            Ok(Ports { grpc, metrics })
+            Ok(Bound { grpc, metrics })
         })
         .collect()
 }
 
 fn bind(what: &'static str, node: &Node, address: SocketAddr) -> Result<TcpListener, Error> {
-    let listener = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    listener.map_err(|error| {
+    reserve(address).map_err(|error| {
         let why = match error.kind() {
             std::io::ErrorKind::AddrInUse => "the port is taken".to_string(),
             std::io::ErrorKind::PermissionDenied => "this user may not".to_string(),
