@@ -113,6 +113,7 @@ async fn a_call_is_held_while_the_namespace_is_handed_over() {
     assert_eq!(west.history.asked_count(), 1, "exactly once");
     assert_eq!(east.history.asked_count(), 1);
     assert_eq!(east.context().metrics.held.get(), 0);
+    assert_eq!(east.context().held.load(Ordering::SeqCst), 0, "its place is free again");
     assert_eq!(east.context().metrics.held_total.get(), 1);
 }
 

@@ -11,12 +11,14 @@ use antipode_proto::{
         common::v1::WorkflowExecution, failure::v1::Failure, query::v1::WorkflowQuery,
         taskqueue::v1::TaskQueue,
     },
-    temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient,
+    temporal::api::workflowservice::v1::{
+        workflow_service_client::WorkflowServiceClient, workflow_service_server::WorkflowServiceServer,
+    },
 };
 use tonic::{Code, Request, codec::CompressionEncoding::Gzip, service::Routes};
 
 use super::*;
-use crate::{fakes::Node, router};
+use crate::{fakes::Node, observe::Observed, router};
 
 async fn client(node: &Node) -> WorkflowServiceClient<Routes> {
     let (routes, _health) = router(node.frontend.clone()).await;
@@ -65,6 +67,82 @@ async fn compressed_messages_are_understood_and_sent() {
     let info = client.get_system_info(ws::GetSystemInfoRequest::default()).await.expect("gzip both ways");
     assert_eq!(info.metadata().get("grpc-encoding").expect("compressed"), "gzip");
     assert_eq!(info.into_inner().server_version, "1.32.0");
+}
+
+/// The library's words would be retried for ever; SDKs know these (api-surface 3.10).
+#[tokio::test]
+async fn a_message_that_is_too_large_is_final() {
+    let node = Node::new("east");
+    let small = WorkflowServiceServer::new(node.frontend.clone()).max_decoding_message_size(64);
+    let routes = Routes::new(Observed::new(small, node.context().metrics.clone()));
+    let request = ws::DescribeNamespaceRequest { namespace: "n".repeat(100), ..Default::default() };
+    let status = WorkflowServiceClient::new(routes).describe_namespace(request).await.expect_err("too large");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "grpc: received message larger than max");
+}
+
+#[tokio::test]
+async fn executions_in_the_apis_words() {
+    let node = Node::new("east");
+    let mut client = client(&node).await;
+    let named = |workflow: &str, run: &str| {
+        Some(WorkflowExecution { workflow_id: workflow.to_string(), run_id: run.to_string() })
+    };
+    let describe = |execution| ws::DescribeWorkflowExecutionRequest { namespace: "orders".into(), execution };
+    let table = [
+        (describe(None), Code::InvalidArgument, "Execution is not set on request."),
+        (describe(named("w", "no-uuid")), Code::InvalidArgument, "Invalid RunId."),
+        (describe(named("w", "")), Code::NotFound, "workflow not found for ID: w"),
+    ];
+    for (request, code, words) in table {
+        let status = client.describe_workflow_execution(request).await.expect_err(words);
+        assert_eq!((status.code(), status.message()), (code, words));
+    }
+    let signal = ws::SignalWorkflowExecutionRequest {
+        namespace: "orders".into(),
+        workflow_execution: named("w", ""),
+        ..Default::default()
+    };
+    let status = client.signal_workflow_execution(signal).await.expect_err("no name");
+    assert_eq!(status.message(), "SignalName is not set on request.");
+    let cancel = ws::RequestCancelWorkflowExecutionRequest {
+        namespace: "orders".into(),
+        workflow_execution: named("w", ""),
+        first_execution_run_id: "no-uuid".into(),
+        ..Default::default()
+    };
+    let status = client.request_cancel_workflow_execution(cancel).await.expect_err("no run id");
+    assert_eq!(status.message(), "Invalid FirstExecutionRunId.");
+    let terminate = ws::TerminateWorkflowExecutionRequest {
+        namespace: "orders".into(),
+        workflow_execution: named("w", ""),
+        ..Default::default()
+    };
+    let status = client.terminate_workflow_execution(terminate).await.expect_err("no such workflow");
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "workflow not found for ID: w"));
+}
+
+#[tokio::test]
+async fn activities_by_id_reach_the_run_that_is_named() {
+    let node = Node::new("east");
+    node.history.answers(|_| Ok(Reply::Done));
+    let run = RunId::from_random([8; 16]);
+    let mut request = ws::RespondActivityTaskCompletedByIdRequest {
+        namespace: "orders".into(),
+        workflow_id: "w".into(),
+        run_id: run.to_string(),
+        activity_id: "a".into(),
+        ..Default::default()
+    };
+    let mut client = client(&node).await;
+    client.respond_activity_task_completed_by_id(request.clone()).await.expect("whole");
+    let asked = node.history.last();
+    assert_eq!(asked.run, Some(run));
+    let Operation::ActivityCompleted(activity, _) = asked.operation else { panic!("a completion") };
+    assert_eq!(activity, antipode_history::api::ActivityRef::ById("a".into()));
+    request.activity_id.clear();
+    let status = client.respond_activity_task_completed_by_id(request).await.expect_err("no activity");
+    assert_eq!(status.message(), "ActivityId is not set on request.");
 }
 
 #[tokio::test]
