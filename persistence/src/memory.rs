@@ -118,6 +118,13 @@ impl State {
         if let Some(key) = needed.into_iter().find(|key| !known(key)) {
             return Err(CommitError::Rejected(format!("run {key} has rows but is not stored")));
         }
+        let back = group
+            .runs
+            .iter()
+            .find(|row| self.runs.get(&row.key).is_some_and(|stored| row.changed_at < stored.row.changed_at));
+        if let Some(row) = back {
+            return Err(CommitError::Rejected(check::moved_back(row)));
+        }
         let lowered = group.currents.iter().find(|row| {
             self.currents.get(&row.key).is_some_and(|(_, stored)| check::order(row) < check::order(stored))
         });

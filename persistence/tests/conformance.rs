@@ -1,5 +1,7 @@
 //! The conformance suite for every backend.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
 use antipode_env::StoreExecutor;
 use antipode_persistence::{
     MemoryStore, SqliteStore,

@@ -141,6 +141,27 @@ pub async fn a_group_that_contradicts_itself_is_rejected(store: &impl Store) -> 
     Ok(())
 }
 
+/// A row may be written again at its position, and moves forward, never back (C1).
+///
+/// # Errors
+/// The store does not pass.
+pub async fn a_run_never_moves_back(store: &impl Store) -> Outcome {
+    let mut owner = Owner::acquire(store, 1).await?;
+    store.shard_commit(owner.started(&[key("w", 1), key("w", 2)])?).await?;
+    let mut back = owner.clone().group(1);
+    back.runs.push(run(&key("w", 2), Sequence(1), None));
+    let refused = store.shard_commit(back).await;
+    ensure!(matches!(refused, Err(CommitError::Rejected(_))), "moved back: {refused:?}");
+    let mut again = owner.group(1);
+    again.runs.push(run(&key("w", 2), Sequence(2), Some(50)));
+    store.shard_commit(again).await?;
+    let row = store.run_load(ShardId(1), &key("w", 2)).await?.map(|stored| stored.row);
+    ensure_eq!(row, Some(run(&key("w", 2), Sequence(2), Some(50))), "written again where it stands");
+    let log = store.log_read(ShardId(1), Sequence(2), 1000).await?;
+    ensure!(log.entries.is_empty(), "and peers see nothing new: {:?}", log.entries);
+    Ok(())
+}
+
 /// The record moves to greater orders only; the same order may change its other fields (B6).
 ///
 /// # Errors

@@ -60,6 +60,7 @@ macro_rules! conformance_suite {
             commits::a_group_is_all_or_nothing,
             commits::a_group_holds_many_rows,
             commits::a_group_that_contradicts_itself_is_rejected,
+            commits::a_run_never_moves_back,
             commits::a_current_record_is_never_lowered,
             commits::shards_commit_at_the_same_time,
             commits::one_failing_shard_does_not_hurt_the_others,

@@ -14,12 +14,12 @@ use crate::{
 };
 
 const FENCE: &str = "UPDATE shards SET sequence = ?1 WHERE shard = ?2 AND range_id = ?3 AND sequence = ?4";
-const RUN_FIND: &str =
-    "SELECT id, wake_at FROM runs WHERE namespace = ?1 AND workflow = ?2 AND run = ?3 AND shard = ?4";
+const RUN_FIND: &str = "SELECT id, wake_at, changed_at FROM runs WHERE namespace = ?1 AND workflow = ?2 AND run = ?3 AND shard = ?4";
 const RUN_INSERT: &str = "INSERT INTO runs (shard, namespace, workflow, run, changed_at, wake_at, head)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const RUN_UPDATE: &str = "UPDATE runs SET changed_at = ?1, head = ?2 WHERE id = ?3";
 const RUN_UPDATE_WAKE: &str = "UPDATE runs SET changed_at = ?1, head = ?2, wake_at = ?4 WHERE id = ?3";
+const RUN_UPDATE_IN_PLACE: &str = "UPDATE runs SET head = ?1, wake_at = ?2 WHERE id = ?3";
 const BATCH: &str = "INSERT INTO batches (shard, sequence, run, first_event, version, envelope, events)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 /// Never lowered (B6): a smaller order changes no row, which fails the group.
@@ -55,6 +55,7 @@ enum Sql {
     RunInsert,
     RunUpdate,
     RunUpdateWake,
+    RunUpdateInPlace,
     Batch,
     Current,
     DispatchPut,
@@ -64,12 +65,13 @@ enum Sql {
     Visibility,
 }
 
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 13] = [
     FENCE,
     RUN_FIND,
     RUN_INSERT,
     RUN_UPDATE,
     RUN_UPDATE_WAKE,
+    RUN_UPDATE_IN_PLACE,
     BATCH,
     CURRENT,
     DISPATCH_PUT,
@@ -148,20 +150,19 @@ fn fence(statements: &mut Statements<'_>, group: &Group) -> Result<bool, Error> 
     Ok(changed == 1)
 }
 
-fn find(
-    statements: &mut Statements<'_>,
-    shard: ShardId,
-    key: &RunKey,
-) -> Result<Option<(i64, Option<i64>)>, Error> {
+/// A run as the store has it, without its head.
+struct Found {
+    id: i64,
+    wake_at: Option<i64>,
+    changed_at: i64,
+}
+
+fn find(statements: &mut Statements<'_>, shard: ShardId, key: &RunKey) -> Result<Option<Found>, Error> {
     let statement = statements.get(Sql::RunFind)?;
-    let mut rows = statement.query((
-        key.namespace.0.as_bytes(),
-        key.workflow.as_str(),
-        key.run.0.as_bytes(),
-        shard.0,
-    ))?;
+    let parameters = (key.namespace.0.as_bytes(), key.workflow.as_str(), key.run.0.as_bytes(), shard.0);
+    let mut rows = statement.query(parameters)?;
     Ok(match rows.next()? {
-        Some(row) => Some((row.get(0)?, row.get(1)?)),
+        Some(row) => Some(Found { id: row.get(0)?, wake_at: row.get(1)?, changed_at: row.get(2)? }),
         None => None,
     })
 }
@@ -176,7 +177,7 @@ fn id_of<'g>(
     if let Some(id) = ids.get(key) {
         return Ok(*id);
     }
-    let Some((id, _)) = find(statements, shard, key)? else {
+    let Some(Found { id, .. }) = find(statements, shard, key)? else {
         return Err(Error::Invalid(format!("run {key} has rows but is not stored")));
     };
     ids.insert(key, id);
@@ -192,7 +193,7 @@ fn id_if_stored(
 ) -> Result<Option<i64>, Error> {
     match ids.get(key) {
         Some(id) => Ok(Some(*id)),
-        None => Ok(find(statements, shard, key)?.map(|(id, _)| id)),
+        None => Ok(find(statements, shard, key)?.map(|found| found.id)),
     }
 }
 
@@ -200,7 +201,7 @@ fn write_run(statements: &mut Statements<'_>, shard: ShardId, row: &RunRow) -> R
     let changed_at = signed(row.changed_at.0)?;
     let wake_at = row.wake_at.map(|at| at.0);
     let head = row.head.as_ref();
-    let Some((id, stored_wake_at)) = find(statements, shard, &row.key)? else {
+    let Some(stored) = find(statements, shard, &row.key)? else {
         let key = &row.key;
         let insert = statements.get(Sql::RunInsert)?;
         return Ok(insert.insert((
@@ -213,13 +214,18 @@ fn write_run(statements: &mut Statements<'_>, shard: ShardId, row: &RunRow) -> R
             head,
         ))?);
     };
-    // A column that a statement sets has its indexes rewritten, also when the value stays (C5).
-    if stored_wake_at == wake_at {
-        statements.get(Sql::RunUpdate)?.execute((changed_at, head, id))?;
-    } else {
-        statements.get(Sql::RunUpdateWake)?.execute((changed_at, head, id, wake_at))?;
+    if changed_at < stored.changed_at {
+        return Err(Error::Invalid(check::moved_back(row)));
     }
-    Ok(id)
+    // A column that a statement sets has its indexes rewritten, also when the value stays (C5).
+    if changed_at == stored.changed_at {
+        statements.get(Sql::RunUpdateInPlace)?.execute((head, wake_at, stored.id))?;
+    } else if wake_at == stored.wake_at {
+        statements.get(Sql::RunUpdate)?.execute((changed_at, head, stored.id))?;
+    } else {
+        statements.get(Sql::RunUpdateWake)?.execute((changed_at, head, stored.id, wake_at))?;
+    }
+    Ok(stored.id)
 }
 
 fn write_batch(

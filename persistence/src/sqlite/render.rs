@@ -87,13 +87,14 @@ impl Rendered {
         self.sql.push(')');
     }
 
-    /// Compared as bytes: patterns would give some characters a meaning and others a case.
+    /// Compared as bytes: patterns would give some characters a meaning and others a case. A part of an empty value is null
+    /// to SQLite, and not empty.
     fn starts_with(&mut self, column: &str, prefix: &str) {
-        self.sql.push_str("substr(CAST(");
+        self.sql.push_str("coalesce(substr(CAST(");
         self.sql.push_str(column);
         self.sql.push_str(" AS BLOB), 1, ");
         self.bind(i64::try_from(prefix.len()).unwrap_or(i64::MAX));
-        self.sql.push_str(") = ");
+        self.sql.push_str("), x'') = ");
         self.bind(prefix.as_bytes().to_vec());
     }
 
