@@ -209,6 +209,20 @@ async fn a_query_whose_client_went_away_is_not_handed_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_query_that_was_given_up_between_its_match_and_its_wake_ends_no_poll() {
+    let world = World::new();
+    let waits = poll(&world, TaskQueueKind::Normal);
+    settle().await;
+    let asked = world.matching.query(ready(false), WorkflowQuery::default(), Duration::from_secs(30));
+    // Asked once and dropped: it has met the poll, which has not run since.
+    tokio::select! { biased; _ = asked => {}, () = std::future::ready(()) => {} }
+    settle().await;
+    assert!(!waits.is_finished(), "the poll waits on");
+    world.offer(offer(2));
+    assert_eq!(waits.await.unwrap().unwrap().0.query, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn queries_end_when_the_node_stops() {
     let world = World::new();
     let asked = query(&world, false, 30);
