@@ -164,7 +164,7 @@ class Story:
         assert names.count("ActivityTaskCompleted") == 2, names
         node.signal(self.name, "s", '"end"')
         node.step(self.name, complete_workflow())
-        assert self.cluster.same(self.name).status == "Completed"
+        assert self.cluster.same(self.name).status == "COMPLETED"
 
 
 def test_two_branches_become_one_tree_with_one_winner(cluster, name):
@@ -301,7 +301,7 @@ def test_an_sdk_worker_lives_through_it(cluster, name, effects):
         cluster.heal_both()
         assert sorted(west.result(name)) == ["before", "in east", "in west"]
     said = cluster.same(name)
-    assert said.status == "Completed" and said.items[-1][1] == 2
+    assert said.status == "COMPLETED" and said.items[-1][1] == 2
     assert {line.split()[0] for line in effects()} == {f"tick-{n}" for n in range(rounds)}
 
 

@@ -96,7 +96,7 @@ def test_a_running_workflow_goes_on_in_west_and_comes_back(cluster, name, effect
         east.signal(name, Ticker.hear, "back in east")
         assert east.result(name) == ["said in east", "said in west", "back in east"]
     said = cluster.same(name)
-    assert said.status == "Completed"
+    assert said.status == "COMPLETED"
     versions = cluster.east.versions(name)
     assert versions == sorted(versions) and set(versions) == {1, 2, 11}
     ran = [line.split()[0] for line in effects()]
@@ -176,7 +176,7 @@ def test_a_start_that_was_not_replicated_is_dispatched_again(cluster, name):
     cluster.west.complete_activity(again.task_token, '"west"')
     cluster.west.step(name, complete_workflow())
     cluster.heal_both()
-    assert cluster.same(name).status == "Completed"
+    assert cluster.same(name).status == "COMPLETED"
     code, _ = cluster.west.refused(
         "RespondActivityTaskCompleted", namespace="default", task_token=lost.task_token, identity="e2e"
     )
@@ -288,6 +288,6 @@ def test_a_failover_outlives_a_restart(cluster, name):
     cluster.start()
     agreed(cluster, "west", 2)
     cluster.west.step(name, complete_workflow())
-    assert cluster.same(name).status == "Completed"
+    assert cluster.same(name).status == "COMPLETED"
     record = json.loads(cluster.antipode("namespace", "describe", "default", "--output", "json", at="east").ok())
     assert record["active_here"] is False

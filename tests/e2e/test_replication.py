@@ -50,11 +50,11 @@ def test_histories_and_state_are_equal_at_many_tips_while_the_worker_works(clust
         sdk.work(name).start(Ticker.run, rounds, name, name)
         eventually("west has the run", lambda: cluster.west.has_run(name))
         tips, open_tips, said = set(), set(), 0
-        while cluster.inspect("west", name).status == "Running" or not tips:
+        while cluster.inspect("west", name).status == "RUNNING" or not tips:
             tip = compare_now(cluster, name)
             if tip:
                 tips.add(tip)
-                if cluster.inspect("east", name).status == "Running":
+                if cluster.inspect("east", name).status == "RUNNING":
                     open_tips.add(tip)
             if len(tips) // 5 > said:
                 said += 1
@@ -182,4 +182,4 @@ def test_replication_goes_on_after_a_restart_with_the_link_cut_before(cluster, n
     cluster.same(name)
     cluster.east.signal(name, "s")
     cluster.east.step(name, complete_workflow())
-    assert cluster.same(name).status == "Completed"
+    assert cluster.same(name).status == "COMPLETED"

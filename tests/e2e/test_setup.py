@@ -3,6 +3,7 @@ anything behind, stops cleanly, goes on where it was, and loses nothing it ackno
 
 import hashlib
 import re
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -13,7 +14,7 @@ import grpc
 import pytest
 
 import cluster as process
-from cluster import NAMES, Cluster, antipode, free_base_port
+from cluster import NAMES, Cluster, antipode, free_base_port, run
 from eventually import eventually
 from raw import Node, complete_workflow, schedule_activity
 from sdk import Sdk
@@ -50,11 +51,22 @@ def test_it_prints_where_everything_listens_and_three_commands(shared):
         row = next(line for line in text.splitlines() if shared.address(region) in line)
         assert region in row
         assert str(shared.port(region) + 90) in row, "the metrics port stands in the row"
-    commands = [line.strip().lstrip("$ ") for line in text.splitlines()]
-    commands = [line for line in commands if re.match(r"(temporal|antipode|\S*/antipode) ", line)]
-    assert len(commands) == 3, text
-    first = [word for word in commands if word.startswith("temporal ")]
-    assert first, "one of them is for the command line that users have"
+    assert len(printed_commands(text)) == 3, text
+
+
+def printed_commands(text):
+    """The lines below "try next:"."""
+    lines = text.split("try next:\n", 1)[1].split("\n\n", 1)[0].splitlines()
+    return [shlex.split(line) for line in lines]
+
+
+def test_the_three_printed_commands_work_as_they_stand(cluster):
+    commands = printed_commands(cluster.out_file.read_text())
+    assert commands[0][0] == "temporal", "one is for the command line that users have"
+    for words in commands:
+        program = process.temporal_binary() if words[0] == "temporal" else words[0]
+        eventually(f"{words} succeeds", lambda words=words, program=program: run([program, *words[1:]]).code == 0, 20)
+    eventually("the third moves the namespace", lambda: cluster.active("east") == "west")
 
 
 def test_the_printed_commands_name_the_right_ports(shared):

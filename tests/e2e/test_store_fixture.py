@@ -32,7 +32,7 @@ def test_an_earlier_folder_opens_and_goes_on(tmp_path, fixture):
                 assert answer.hex() == run["history"], workflow_id
         active = cluster.node(cluster.active("east"))
         active.step("open", complete_workflow())
-        assert cluster.same("open").status == "Completed"
+        assert cluster.same("open").status == "COMPLETED"
         active.start("new", "new")
         eventually("the other region follows", lambda: all(cluster.node(r).has_run("new") for r in cluster.names))
         assert cluster.stop() == 0
