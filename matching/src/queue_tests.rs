@@ -242,7 +242,7 @@ fn took(model: &mut Model, queue: &mut Queue, id: PollerId) {
     let given = queue.take(id);
     match (&model.pollers[&id], given) {
         (Polls::Holding(work), given) => {
-            assert_eq!(given, Given::Work(work.clone()), "asking again changes nothing")
+            assert_eq!(given, Given::Work(work.clone()), "asking again changes nothing");
         }
         (Polls::Idle | Polls::Waiting, Given::Ended) => assert!(model.ended.contains(&id)),
         (Polls::Idle | Polls::Waiting, given) => {
