@@ -11,6 +11,7 @@ use prost::Message;
 
 use crate::{
     batch::Envelope,
+    identity::Identity,
     ids::{EventId, FailoverVersion, Nanos, Timestamp},
     state::{Activity, Anchor, Close, Start, State, Task, TaskStarted, Timer},
 };
@@ -71,6 +72,11 @@ impl State {
         self.applied.extend(envelope.inherited.iter().cloned());
         self.applied.extend(envelope.identities.iter().map(|entry| entry.identity.clone()));
         self.transitions += 1;
+    }
+
+    /// One external event stands on the branch from now on (A3).
+    pub fn apply_identity(&mut self, identity: &Identity) {
+        self.applied.insert(identity.clone());
     }
 
     /// Applies one event.

@@ -517,13 +517,85 @@ impl Run {
     }
 
     fn is_owed(&self, entry: &EventIdentity) -> bool {
-        let wire = || Some(entry.identity.to_wire());
         entry.identity.kind.is_reapplied()
             && !self.knows(&entry.identity)
-            && (self.unclaimed.is_empty() || {
-                let wire = wire();
-                !self.unclaimed.iter().any(|record| record.identity == wire)
+            && (self.unclaimed.is_empty() || !self.is_filed(&entry.identity))
+    }
+
+    /// Whether a client's event was ever taken by this run, on any branch or waiting.
+    #[must_use]
+    pub fn has_external(&self) -> bool {
+        self.pending.values().any(|pending| pending.anchor.is_none())
+            || self.batches.values().any(|batch| {
+                batch.envelope.identities.iter().any(|entry| entry.identity.kind.is_reapplied())
             })
+    }
+
+    /// B1, B4: clients' events that this superseded run took and the run that owns the workflow id now lacks: those to hand
+    /// over, as pending events of the owner, and those to file with a verdict.
+    #[must_use]
+    pub fn owed_to(&self, owner: &Self) -> (Vec<(Identity, Pending)>, Vec<(wire::Unclaimed, Identity)>) {
+        let mut over: BTreeMap<Identity, Pending> = BTreeMap::new();
+        let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
+        let verdict = |kind: ExternalKind, named_run: bool| {
+            if !owner.state.is_open() {
+                Some("the run was superseded and the run that owns the workflow id is closed")
+            } else if named_run && owner.first_run != self.first_run {
+                Some("the run it named was superseded by another chain")
+            } else if kind != ExternalKind::Signal {
+                Some("the run was superseded; only signals are handed to a stranger")
+            } else {
+                None
+            }
+        };
+        let record = |event: EventId, version: FailoverVersion, verdict: &str, identity: &Identity| wire::Unclaimed {
+            identity: Some(identity.to_wire()),
+            event_id: event.0,
+            version: version.0,
+            run_id: self.key.run.to_string(),
+            verdict: verdict.to_string(),
+            recorded_unix_nanos: 0,
+        };
+        for batch in self.batches.values() {
+            for entry in &batch.envelope.identities {
+                if !entry.identity.kind.is_reapplied() || owner.knows(&entry.identity) || self.is_filed(&entry.identity) {
+                    continue;
+                }
+                if let Some(verdict) = verdict(entry.identity.kind, entry.named_run) {
+                    let record = record(entry.event, batch.envelope.version, verdict, &entry.identity);
+                    filed.insert(entry.identity.clone(), record);
+                    continue;
+                }
+                let events = batch.decode_events().unwrap_or_default();
+                let event = events.into_iter().find(|event| event.event_id == entry.event.0);
+                let pending = Pending {
+                    events: event.into_iter().map(unnumbered).collect(),
+                    named_run: entry.named_run,
+                    anchor: None,
+                    accepted: (batch.envelope.version, batch.envelope.place),
+                    region: batch.envelope.origin.region,
+                };
+                over.insert(entry.identity.clone(), pending);
+            }
+        }
+        for (identity, pending) in &self.pending {
+            if pending.anchor.is_some() || owner.knows(identity) || self.is_filed(identity) {
+                continue;
+            }
+            match verdict(identity.kind, pending.named_run) {
+                Some(verdict) => {
+                    let record = record(EventId(0), pending.accepted.0, verdict, identity);
+                    filed.insert(identity.clone(), record);
+                }
+                None => drop(over.insert(identity.clone(), pending.clone())),
+            }
+        }
+        (over.into_iter().collect(), filed.into_iter().map(|(identity, record)| (record, identity)).collect())
+    }
+
+    fn is_filed(&self, identity: &Identity) -> bool {
+        let wire = Some(identity.to_wire());
+        self.unclaimed.iter().any(|record| record.identity == wire)
     }
 
     /// Bytes it occupies in a cache, about.
@@ -533,6 +605,11 @@ impl Run {
             + self.registers.len() * 128
             + self.pending.len() * 256
     }
+}
+
+/// An event without what its place on a branch gave it.
+fn unnumbered(event: HistoryEvent) -> HistoryEvent {
+    HistoryEvent { event_id: 0, event_time: None, version: 0, task_id: 0, ..event }
 }
 
 /// Identity under which the outcome of an activity waits: one an activity.

@@ -6,5 +6,6 @@
 pub mod oracle;
 pub mod random;
 pub mod region;
+pub mod schedule;
 pub mod worker;
 pub mod world;

@@ -131,19 +131,9 @@ impl<'a> Draft<'a> {
         named_run: bool,
         reapplied_from: Option<(RunId, FailoverVersion)>,
     ) {
+        // Known at once: what was written earlier in this batch must not be written again by it (V11).
+        self.run.state.apply_identity(&identity);
         self.identities.push(EventIdentity { event, identity, named_run, reapplied_from });
-    }
-
-    /// Identities given so far in this batch: the fold learns them when the batch is sealed.
-    #[must_use]
-    pub fn has_identity(&self, identity: &Identity) -> bool {
-        self.identities.iter().any(|entry| entry.identity == *identity)
-    }
-
-    /// Ordinal of the next external event of this batch: makes minted identities unique (B3).
-    #[must_use]
-    pub fn ordinal(&self) -> u32 {
-        u32::try_from(self.identities.len()).unwrap_or(u32::MAX)
     }
 
     /// Whether an activity was cancelled by this batch before it started: the worker must see that.

@@ -48,6 +48,8 @@ pub(super) struct Cached<T> {
     pub(super) rows: BTreeSet<(String, TaskKind)>,
     /// Tasks that matching was offered and has not refused.
     pub(super) offers: BTreeSet<(TaskKind, TaskRef)>,
+    /// A superseded run whose clients' events were handed over since its last change (B1).
+    pub(super) handed_over: bool,
     /// What visibility shows, to see a change: status, superseded, memo and attributes as they were.
     pub(super) shown: Option<Shown>,
     /// Long polls for history.
@@ -130,6 +132,7 @@ impl<T> Cached<T> {
             wake: None,
             rows: BTreeSet::new(),
             offers: BTreeSet::new(),
+            handed_over: false,
             shown: None,
             readers: Vec::new(),
             queries: Vec::new(),

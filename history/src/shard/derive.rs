@@ -76,6 +76,7 @@ impl<T: Token> Shard<T> {
             let workflow_key = key.workflow_key();
             let cached = self.cached_mut(key)?;
             cached.changed_at = at;
+            cached.handed_over = false;
             if let Some(workflow) = self.workflows.get_mut(&workflow_key) {
                 workflow.changed = workflow.changed.max(at);
                 workflow.listed = None;
@@ -135,7 +136,7 @@ impl<T: Token> Shard<T> {
         let now = self.now;
         let version = self.namespaces.get(&key.namespace).and_then(|view| view.writable);
         let cached = self.cached_mut(key)?;
-        let wake = if current { due::wake_at(&cached.run, version) } else { None };
+        let wake = wanted_wake(cached, current, version);
         let durable = match wake {
             Some(_) if cached.run.in_flight() && wake != Some(Timestamp(0)) => {
                 cached.run.state.start.as_ref().and_then(antipode_core::state::Start::expires_at)
@@ -156,7 +157,7 @@ impl<T: Token> Shard<T> {
         let version = self.namespaces.get(&key.namespace).and_then(|view| view.writable);
         let current = self.is_current(&key);
         let Ok(cached) = self.cached(&key) else { return };
-        let wake = if current { due::wake_at(&cached.run, version) } else { None };
+        let wake = wanted_wake(cached, current, version);
         self.rearm_at(&key, wake);
     }
 
@@ -211,6 +212,19 @@ impl<T: Token> Shard<T> {
         }
         Ok(())
     }
+}
+
+/// When the run has something to do: by time, or at once when it is superseded and holds clients' events (B1).
+fn wanted_wake<T>(
+    cached: &super::cache::Cached<T>,
+    current: bool,
+    version: Option<antipode_core::ids::FailoverVersion>,
+) -> Option<Timestamp> {
+    if current {
+        return due::wake_at(&cached.run, version);
+    }
+    let owes = cached.run.state.is_open() && !cached.handed_over && cached.run.has_external();
+    owes.then_some(Timestamp(0))
 }
 
 /// Tasks of a run that wait for a worker now.

@@ -219,10 +219,46 @@ impl<T: Token> Shard<T> {
     /// A run was woken: does what is due, and offers what waits.
     pub(super) fn try_wake(&mut self, key: &RunKey) -> Result<(), Stop> {
         let Ok(version) = self.writable(key.namespace) else { return Ok(()) };
-        if !self.need_run(key)? || !self.is_current(key) {
+        if !self.need_run(key)? {
             return Ok(());
         }
-        self.settle(key, version)?;
+        if self.is_current(key) {
+            self.settle(key, version)?;
+            return Ok(());
+        }
+        self.hand_over(key, version)
+    }
+
+    /// B1: what clients gave a superseded run goes to the run that owns the workflow id now, or is filed with a verdict.
+    fn hand_over(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Stop> {
+        if !self.cached(key)?.run.state.is_open() {
+            return Ok(());
+        }
+        let owner = self.workflows.get(&key.workflow_key()).and_then(super::cache::Workflow::current_run);
+        let Some(owner) = owner.map(|run| RunKey { run, ..key.clone() }) else { return Ok(()) };
+        if !self.need_run(&owner)? || self.cached(&owner)?.run.state.last_version > version {
+            return Ok(());
+        }
+        let (over, filed) = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run);
+        let (now, files) = (self.now, !filed.is_empty());
+        let cached = self.cached_mut(key)?;
+        for (mut record, _) in filed {
+            record.recorded_unix_nanos = now.0;
+            cached.run.unclaimed.push(record);
+        }
+        if files {
+            self.outputs.push(Output::Count(Event::Unclaimed));
+            let at = self.sequence.next();
+            self.changed_run(key, at)?;
+        }
+        self.cached_mut(key)?.handed_over = true;
+        self.derive(key)?;
+        if !over.is_empty() {
+            self.cached_mut(&owner)?.run.pending.extend(over);
+            let at = self.sequence.next();
+            self.changed_run(&owner, at)?;
+            self.settle(&owner, version)?;
+        }
         Ok(())
     }
 
