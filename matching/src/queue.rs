@@ -81,7 +81,7 @@ pub(crate) enum Offered {
     Known,
     /// The backlog is full; the queue will ask for a refill.
     NoCredit,
-    /// Nobody polls this sticky queue.
+    /// Nobody polls this sticky queue, or its worker cannot keep up.
     StickyUnavailable,
 }
 
@@ -252,10 +252,13 @@ impl Queue {
             }
             None => {}
         }
-        if self.sticky && !self.has_poller(now, STICKY_PATIENCE) {
+        let full = self.waiting.is_empty() && self.queued() >= self.credit;
+        // A full sticky queue has a worker that cannot keep up: the normal queue has others. Nor could it be refilled, for
+        // the rows on disk name the normal queue.
+        if self.sticky && (full || !self.has_poller(now, STICKY_PATIENCE)) {
             return Offered::StickyUnavailable;
         }
-        if self.waiting.is_empty() && self.queued() >= self.credit {
+        if full {
             self.starved = true;
             return Offered::NoCredit;
         }

@@ -398,6 +398,22 @@ fn a_sticky_queue_takes_tasks_while_its_worker_polls() {
 }
 
 #[test]
+fn a_full_sticky_queue_sends_tasks_to_the_normal_one() {
+    let now = Timestamp(0);
+    let mut queue = Queue::new(true, 2, now);
+    let poller = queue.arrive("a", now);
+    for number in 1..=2 {
+        assert_eq!(queue.offer(offer(number), now), Offered::Queued);
+    }
+    assert_eq!(queue.offer(offer(3), now), Offered::StickyUnavailable);
+    for _ in 1..=2 {
+        queue.take(poller);
+        queue.settle(poller, Outcome::Delivered);
+        assert!(!queue.outputs().refill, "there is nothing to refill it from");
+    }
+}
+
+#[test]
 fn an_unloaded_sticky_queue_refuses_at_once() {
     let now = Timestamp(0);
     let mut queue = Queue::new(true, 10, now);
