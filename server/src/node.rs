@@ -3,7 +3,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -90,7 +90,14 @@ pub struct Listeners {
     pub metrics: Option<Arc<dyn Listener>>,
 }
 
-/// A running node.
+/// What a prepared node needs to serve.
+struct Ready {
+    routes: Routes,
+    registry: Registry,
+    listeners: Listeners,
+}
+
+/// A node, prepared or running.
 pub struct Node {
     namespaces: Arc<Namespaces>,
     history: Client,
@@ -98,15 +105,27 @@ pub struct Node {
     replicator: Replicator,
     health: HealthReporter,
     stop: CancellationToken,
-    serving: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+    ready: Mutex<Option<Ready>>,
+    serving: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Node {
-    /// Opens the store, starts the shards and links, and serves. When this returns the node answers.
+    /// Opens the store and starts the shards and links, and serves. When this returns the node answers.
     ///
     /// # Errors
-    /// [`Error`]; what was started is stopped.
+    /// As [`Node::prepare`].
     pub async fn start(config: Config, listeners: Listeners, seams: Seams) -> Result<Self, Error> {
+        let node = Self::prepare(config, listeners, seams).await?;
+        node.serve();
+        Ok(node)
+    }
+
+    /// Opens the store and starts the shards and links. Nobody is answered before [`Node::serve`]: what must be true before
+    /// the first call, of a client or of a peer, is made true in between.
+    ///
+    /// # Errors
+    /// [`Error`]; what was started ends.
+    pub async fn prepare(config: Config, listeners: Listeners, seams: Seams) -> Result<Self, Error> {
         let store = open(&config, &seams)?;
         let mut registry = metrics::registry(&config.region);
         let namespaces = Arc::new(
@@ -120,7 +139,7 @@ impl Node {
         let replicator = links(&config, &store, &namespaces, &history, &seams, &mut registry).await?;
         let frontend =
             frontend(&config, &store, &namespaces, &matching, &history, &replicator, &seams, &mut registry);
-        replicator.serve_forwarded(Arc::new(wiring::forwarded::Target(frontend.clone())));
+        replicator.serve_forwarded(Arc::new(wiring::forwarded::Target::new(&frontend)));
         let (routes, health) = antipode_frontend::router(frontend).await;
         let operator = admin::Service {
             region: Arc::from(config.region.name.as_str()),
@@ -130,12 +149,18 @@ impl Node {
         };
         let routes = routes.add_service(replicator.service()).add_service(operator.into_server());
         let stop = CancellationToken::new();
-        let mut serving = vec![tokio::spawn(serve(routes, listeners.grpc, stop.clone()))];
+        let ready = Mutex::new(Some(Ready { routes, registry, listeners }));
+        Ok(Self { namespaces, history, matching, replicator, health, stop, ready, serving: Mutex::default() })
+    }
+
+    /// Begins to answer; a second call does nothing.
+    pub fn serve(&self) {
+        let Some(Ready { routes, registry, listeners }) = lock(&self.ready).take() else { return };
+        let mut serving = lock(&self.serving);
+        serving.push(tokio::spawn(serve(routes, listeners.grpc, self.stop.clone())));
         if let Some(listener) = listeners.metrics {
-            serving.push(tokio::spawn(metrics::serve(listener, Arc::new(registry), stop.clone())));
+            serving.push(tokio::spawn(metrics::serve(listener, Arc::new(registry), self.stop.clone())));
         }
-        let serving = tokio::sync::Mutex::new(serving);
-        Ok(Self { namespaces, history, matching, replicator, health, stop, serving })
     }
 
     /// The namespaces of this region.
@@ -164,7 +189,9 @@ impl Node {
         self.stop.cancel();
         self.matching.shutdown();
         self.replicator.stop().await;
-        for mut task in self.serving.lock().await.drain(..) {
+        lock(&self.ready).take();
+        let serving = std::mem::take(&mut *lock(&self.serving));
+        for mut task in serving {
             if tokio::time::timeout(CALLS_PATIENCE, &mut task).await.is_err() {
                 // Long polls whose callers wait longer than a stop may take: they ask again elsewhere.
                 task.abort();
@@ -172,6 +199,10 @@ impl Node {
         }
         self.history.stop(SHARDS_PATIENCE).await;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a store belongs to the node that wants to open it: the name and version class of a region are for ever.

@@ -43,7 +43,7 @@ pub struct Bound {
     pub metrics: Option<TcpListener>,
 }
 
-/// A running region.
+/// A region, prepared or running.
 pub struct Region {
     name: String,
     runtime: Runtime,
@@ -51,11 +51,11 @@ pub struct Region {
 }
 
 impl Region {
-    /// Starts a node on a runtime of its own.
+    /// Prepares a node on a runtime of its own.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn start(config: Config, bound: Bound) -> Result<Self, Error> {
+    pub async fn prepare(config: Config, bound: Bound) -> Result<Self, Error> {
         let name = config.region.name.clone();
         let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
         let runtime =
@@ -63,7 +63,7 @@ impl Region {
         let starting = runtime.spawn(async move {
             let listeners =
                 Listeners { grpc: listener(bound.grpc)?, metrics: bound.metrics.map(listener).transpose()? };
-            Node::start(config, listeners, Seams::of_the_system()?).await
+            Node::prepare(config, listeners, Seams::of_the_system()?).await
         });
         let started = match starting.await {
             Ok(Ok(node)) => Ok(node),
@@ -83,6 +83,15 @@ impl Region {
     #[must_use]
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// Begins to answer.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn serve(&self) -> Result<(), Error> {
+        let node = Arc::clone(&self.node);
+        self.on(async move { node.serve() }).await
     }
 
     /// Runs something on the region's own threads.

@@ -7,7 +7,7 @@ use antipode_proto::admin::{BranchInfo, InspectRunReply};
 
 use super::run::current;
 
-/// Events shown of one branch before the rest is counted.
+/// Events shown of one branch; those before them are counted.
 const EVENTS_SHOWN: usize = 12;
 
 pub(super) fn draw(out: &mut dyn Write, reply: &InspectRunReply) -> io::Result<()> {
@@ -65,17 +65,23 @@ fn winner(
     let own = if from > end { format!("ends at #{end}") } else { span(trunk, from, i64::MAX) };
     let mark = if alone { "the only branch" } else { "current" };
     writeln!(out, "●  branch {}  {own}  {mark}  chain {}", reply.current + 1, trunk.chain)?;
-    events(out, "   ", &trunk.events)
+    let own: Vec<String> = trunk.events.iter().filter(|event| id_of(event) >= from).cloned().collect();
+    events(out, "   ", &own)
+}
+
+/// The id at the beginning of an event's line, `#11@2 WorkflowExecutionSignaled`; what has none is always shown.
+fn id_of(event: &str) -> i64 {
+    let digits = event.trim_start_matches('#').split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(i64::MAX)
 }
 
 fn events(out: &mut dyn Write, indent: &str, events: &[String]) -> io::Result<()> {
-    for event in events.iter().take(EVENTS_SHOWN) {
-        writeln!(out, "{indent}{event}")?;
+    // The end of a branch says more than its beginning.
+    let earlier = events.len().saturating_sub(EVENTS_SHOWN);
+    if earlier > 0 {
+        writeln!(out, "{indent}({earlier} earlier)")?;
     }
-    match events.len().saturating_sub(EVENTS_SHOWN) {
-        0 => Ok(()),
-        more => writeln!(out, "{indent}and {more} more"),
-    }
+    events[earlier..].iter().try_for_each(|event| writeln!(out, "{indent}{event}"))
 }
 
 fn verdict(out: &mut dyn Write, reply: &InspectRunReply) -> io::Result<()> {
@@ -93,7 +99,8 @@ fn verdict(out: &mut dyn Write, reply: &InspectRunReply) -> io::Result<()> {
     }
     if !reply.unclaimed.is_empty() {
         let many = reply.unclaimed.len();
-        writeln!(out, "{many} accepted events were not applied; `antipode run inspect` lists them")?;
+        let events = if many == 1 { "accepted event was" } else { "accepted events were" };
+        writeln!(out, "{many} {events} not applied; `antipode run inspect` lists them")?;
     }
     Ok(())
 }
@@ -150,7 +157,11 @@ mod tests {
     #[test]
     fn the_tree_of_one_divergence() {
         let lost = branch(&[(12, 1)], 10, &["#11 WorkflowExecutionSignaled", "#12 WorkflowTaskScheduled"]);
-        let won = branch(&[(10, 1), (15, 2)], 0, &["#11 WorkflowExecutionSignaled"]);
+        let won = branch(
+            &[(10, 1), (15, 2)],
+            0,
+            &["#10@1 WorkflowTaskCompleted", "#11@2 WorkflowExecutionSignaled"],
+        );
         let expected = "\
 order-17  run r1  Running (Running)
 
@@ -159,7 +170,7 @@ order-17  run r1  Running (Running)
 │      #11 WorkflowExecutionSignaled
 │      #12 WorkflowTaskScheduled
 ●  branch 2  #11..#15 @2  current  chain c2
-   #11 WorkflowExecutionSignaled
+   #11@2 WorkflowExecutionSignaled
 
 branch 1: #12@1  (2 batches)
 branch 2: #10@1 #15@2  (2 batches)  <- current
@@ -186,6 +197,15 @@ why: branch 2 has the highest last version (2 > 1)
                 "●  branch 3  #13..#20 @3  current  chain c3",
             ]
         );
+    }
+
+    #[test]
+    fn of_a_long_branch_the_end_is_shown() {
+        let many: Vec<String> = (1..=20).map(|id| format!("#{id}@1 Event")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let text = drawn(vec![branch(&[(20, 1)], 0, &many)], 0);
+        assert!(text.contains("   (8 earlier)\n   #9@1 Event\n"), "{text}");
+        assert!(text.contains("#20@1 Event"), "{text}");
     }
 
     #[test]

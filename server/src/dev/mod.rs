@@ -94,7 +94,7 @@ async fn serve(
 ) -> Result<(), Error> {
     let mut regions = Vec::with_capacity(nodes.len());
     for (node, bound) in nodes.iter().zip(bound) {
-        match Region::start(node.clone(), bound).await {
+        match Region::prepare(node.clone(), bound).await {
             Ok(region) => regions.push(region),
             Err(error) => {
                 stop(regions).await;
@@ -117,7 +117,11 @@ async fn settle(
     if let Some(held) = &mut held {
         held.remember(nodes.iter().map(|node| node.region.name.as_str()))?;
     }
+    // Before anybody is answered: a region that joins must be in the list before its peers send it their logs.
     let active = namespace::ensure(nodes, regions, name).await?;
+    for region in regions {
+        region.serve().await?;
+    }
     let program = std::env::args().next().unwrap_or_else(|| "antipode".to_string());
     banner::print(&mut std::io::stdout(), nodes, name, &active, &program)?;
     process::asked_to_stop().await?;

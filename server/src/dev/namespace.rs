@@ -1,14 +1,12 @@
 //! The namespace of `antipode dev`: minted once, in the first region, with all regions in its list. The other regions are
 //! handed the very record, by the same merge that a link uses, so that they know it before anybody can ask; nothing can
-//! diverge, because a merge of a record with itself is that record. After a restart with more regions the list grows.
+//! diverge, because merges give the same bytes in any order. After a restart with more regions the list grows, in every
+//! region before it answers its peers: entries of a namespace are sent to the regions of its list only.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use antipode_config::Node as Config;
-use antipode_core::{
-    ids::NamespaceId,
-    namespace::{Config as Settings, Info},
-};
+use antipode_core::namespace::{Config as Settings, Info};
 use antipode_history::namespaces::{Entry, Namespaces, NewNamespace};
 use antipode_proto::core::NamespaceRecord;
 
@@ -50,15 +48,18 @@ pub(super) fn check_name(name: &str) -> Result<(), Error> {
 /// [`Error`].
 pub(super) async fn ensure(nodes: &[Config], regions: &[Region], name: &str) -> Result<String, Error> {
     let started: Vec<String> = nodes.iter().map(|node| node.region.name.clone()).collect();
-    // Where it is known already, that record counts, also when the region that minted it is the newest here.
+    // Where it is known already it is not minted again, whichever region that is.
     let holder = regions.iter().find(|region| find(region, name).is_some()).or_else(|| regions.first());
     let Some(holder) = holder else { return Ok(String::new()) };
+    for known in regions.iter().filter_map(|region| find(region, name)) {
+        hand_over(holder, known.to_wire(), name).await?;
+    }
     let namespaces = Arc::clone(holder.node().namespaces());
     let wanted = name.to_string();
     let made = holder.on(async move { settle(&namespaces, &wanted, started).await }).await?;
-    let (id, record, active) = made.map_err(|why| Error::Registry { name: name.to_string(), why })?;
+    let (record, active) = made.map_err(|why| Error::Registry { name: name.to_string(), why })?;
     for region in regions {
-        hand_over(region, id, record.clone(), name).await?;
+        hand_over(region, record.clone(), name).await?;
     }
     Ok(active)
 }
@@ -72,7 +73,7 @@ async fn settle(
     namespaces: &Namespaces,
     name: &str,
     started: Vec<String>,
-) -> Result<(NamespaceId, NamespaceRecord, String), String> {
+) -> Result<(NamespaceRecord, String), String> {
     let entry = match namespaces.by_name(name) {
         Some(entry) if entry.is_global() => add_members(namespaces, &entry, &started).await?,
         Some(entry) => entry,
@@ -88,7 +89,7 @@ async fn settle(
             namespaces.create(new).await.map_err(|error| error.to_string())?
         }
     };
-    Ok((entry.id(), entry.to_wire(), entry.record.active().to_string()))
+    Ok((entry.to_wire(), entry.record.active().to_string()))
 }
 
 async fn add_members(
@@ -109,17 +110,9 @@ async fn add_members(
     grown.await.map_err(|error| error.to_string())
 }
 
-/// A region that does not know the namespace yet is handed its record; the others get it over their links.
-async fn hand_over(
-    region: &Region,
-    id: NamespaceId,
-    record: NamespaceRecord,
-    name: &str,
-) -> Result<(), Error> {
+/// Joins a record into what a region knows.
+async fn hand_over(region: &Region, record: NamespaceRecord, name: &str) -> Result<(), Error> {
     let namespaces = Arc::clone(region.node().namespaces());
-    if namespaces.by_id(id).is_some() || !record.global {
-        return Ok(());
-    }
     let merged = region.on(async move { namespaces.merge(&record).await.map(drop) }).await?;
     merged.map_err(|error| Error::Registry { name: name.to_string(), why: error.to_string() })
 }
