@@ -28,7 +28,7 @@ pub struct Forwarded {
     /// Short name of the RPC.
     pub method: &'static str,
     /// Region it went to.
-    pub region: String,
+    pub peer: String,
     /// gRPC code, by its name.
     pub code: &'static str,
 }

@@ -8,7 +8,7 @@ use antipode_core::refusal::Refusal;
 use antipode_proto::link::{ForwardRequest, ForwardResponse};
 use bytes::Bytes;
 use prost::Message;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tonic::{Code, Status};
 
 use crate::{
@@ -19,10 +19,11 @@ use crate::{
     namespace::{Namespace, Standing},
 };
 
-/// How often a call looks again when shard (or peer) and registry disagree about who is active.
-const RECHECKS_MAX: u32 = 20;
-/// How long it waits each time, unless the record changes before.
-const RECHECK_AFTER: Duration = Duration::from_millis(100);
+/// How long a call waits before it looks again when shard (or peer) and registry disagree about who is active: the one that
+/// lags catches up without any further change of the record. A change ends the wait at once.
+const RECHECK_AFTER: Duration = Duration::from_millis(10);
+/// How often it looks again before it believes what it is told.
+const RECHECKS_MAX: u32 = 200;
 
 /// Why a local attempt did not answer.
 #[derive(Debug)]
@@ -50,15 +51,21 @@ enum Round<R> {
     Done(Result<R, Status>),
     /// A hand-over is under way: look again when the record changed.
     Hold,
+    /// The shard says so, and our registry doesn't: it lags, or we do. Look again soon.
+    HoldBriefly,
     /// The two sides of a race: the one who refused knows more, or less, than our registry.
     Recheck(Status),
 }
 
 /// A place among the held calls, given back when dropped.
-struct Held<'a>(&'a Context);
+struct Held<'a> {
+    context: &'a Context,
+    /// When its caller has waited long enough.
+    until: Instant,
+}
 
 impl<'a> Held<'a> {
-    fn take(context: &'a Context, namespace: &Namespace) -> Result<Self, Status> {
+    fn take(context: &'a Context, call: &Call, namespace: &Namespace) -> Result<Self, Status> {
         if context.held.fetch_add(1, Ordering::SeqCst) >= limits::HELD_MAX {
             context.held.fetch_sub(1, Ordering::SeqCst);
             context.metrics.held_refused.inc();
@@ -67,14 +74,32 @@ impl<'a> Held<'a> {
         }
         context.metrics.held.inc();
         context.metrics.held_total.inc();
-        Ok(Self(context))
+        tracing::debug!(method = call.method, namespace = %namespace.name, "held until the hand-over ends");
+        let until = call.deadline.unwrap_or_else(|| Instant::now() + limits::HELD_DEFAULT);
+        Ok(Self { context, until })
+    }
+
+    /// Waits until some record changed, or only briefly, within the caller's patience.
+    async fn wait(
+        &self,
+        namespace: &Namespace,
+        changes: &mut watch::Receiver<u64>,
+        briefly: bool,
+    ) -> Result<(), Status> {
+        let end = if briefly { self.until.min(Instant::now() + RECHECK_AFTER) } else { self.until };
+        match tokio::time::timeout_at(end, changes.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            Err(_elapsed) if Instant::now() < self.until => Ok(()),
+            Err(_elapsed) => Err(errors::namespace_unavailable(&namespace.name, "it is being handed over")),
+            Ok(Err(_closed)) => Err(errors::namespace_unavailable(&namespace.name, "the node is stopping")),
+        }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::SeqCst);
-        self.0.metrics.held.dec();
+        self.context.held.fetch_sub(1, Ordering::SeqCst);
+        self.context.metrics.held.dec();
     }
 }
 
@@ -94,18 +119,21 @@ impl Context {
         Fut: Future<Output = Result<R, Failure>>,
     {
         let mut changes = self.namespaces.changes();
-        let mut held = None;
+        let mut held: Option<Held<'_>> = None;
         let mut rechecks = 0;
         loop {
             changes.borrow_and_update();
             let now = self.namespace_by_id(namespace.id)?;
-            match self.round(call, &now, message, &local).await {
+            let round = self.round(call, &now, message, &local).await;
+            match round {
                 Round::Done(result) => return result,
-                Round::Hold => {
-                    if held.is_none() {
-                        held = Some(Held::take(self, &now)?);
-                    }
-                    self.hold(call, &now, &mut changes).await?;
+                Round::Hold | Round::HoldBriefly => {
+                    let held = match &held {
+                        Some(held) => held,
+                        None => held.insert(Held::take(self, call, &now)?),
+                    };
+                    let briefly = matches!(round, Round::HoldBriefly);
+                    held.wait(&now, &mut changes, briefly).await?;
                 }
                 Round::Recheck(status) if rechecks == RECHECKS_MAX => return Err(status),
                 Round::Recheck(_) => {
@@ -143,7 +171,7 @@ impl Context {
             Standing::Here => match local().await {
                 Ok(reply) => Round::Done(Ok(reply)),
                 Err(Failure::Status(status)) => Round::Done(Err(status)),
-                Err(Failure::Refused(Refusal::Draining(_))) => Round::Hold,
+                Err(Failure::Refused(Refusal::Draining(_))) => Round::HoldBriefly,
                 Err(Failure::Refused(refusal @ Refusal::NamespaceNotActive { .. })) => {
                     // Records reach a shard in order with its other inputs (D6): it may be a moment behind the
                     // registry, or ahead of what we read from it.
@@ -151,23 +179,6 @@ impl Context {
                 }
                 Err(Failure::Refused(refusal)) => Round::Done(Err(errors::status_of(&refusal))),
             },
-        }
-    }
-
-    /// Waits until some record changed, within the caller's patience.
-    async fn hold(
-        &self,
-        call: &Call,
-        namespace: &Namespace,
-        changes: &mut watch::Receiver<u64>,
-    ) -> Result<(), Status> {
-        let patience = call.left().unwrap_or(limits::HELD_DEFAULT);
-        tracing::debug!(method = call.method, namespace = %namespace.name, "held until the hand-over ends");
-        let why = "it is being handed over";
-        match tokio::time::timeout(patience, changes.changed()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_closed)) => Err(errors::namespace_unavailable(&namespace.name, "the node is stopping")),
-            Err(_elapsed) => Err(errors::namespace_unavailable(&namespace.name, why)),
         }
     }
 
@@ -188,7 +199,7 @@ impl Context {
         };
         let result = self.peers.forward(region, request).await.and_then(|response| read(response, call));
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
-        let labels = Forwarded { method: call.method, region: region.to_string(), code: code_name(code) };
+        let labels = Forwarded { method: call.method, peer: region.to_string(), code: code_name(code) };
         self.metrics.forwarded.get_or_create(&labels).inc();
         result
     }

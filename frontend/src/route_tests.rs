@@ -178,3 +178,33 @@ async fn a_shard_that_lags_is_asked_again() {
     send(&east, 5).await.expect("the shard caught up");
     assert_eq!(east.history.asked_count(), 3);
 }
+
+/// The shard still says that it drains when the record is settled again: no further change would wake the call.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_drains_a_moment_longer_is_asked_again() {
+    let east = Node::new("east");
+    let id = east.namespaces.by_name("orders").expect("known").id;
+    let mut asked = 0;
+    east.history.answers(move |_| {
+        asked += 1;
+        if asked == 3 { Ok(Reply::Done) } else { Err(Refusal::Draining(id)) }
+    });
+    let started = tokio::time::Instant::now();
+    send(&east, 30).await.expect("the shard caught up");
+    assert_eq!(east.history.asked_count(), 3);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(east.context().metrics.held_total.get(), 1, "one call, however often it looks");
+}
+
+/// Without a deadline of its caller a held call ends too.
+#[tokio::test(start_paused = true)]
+async fn a_held_call_without_deadline_ends() {
+    let east = Node::new("east");
+    let id = east.namespaces.by_name("orders").expect("known").id;
+    east.history.answers(move |_| Err(Refusal::Draining(id)));
+    let mut call = call("SignalWorkflowExecution", Duration::from_secs(1));
+    call.deadline = None;
+    let status =
+        signal_workflow_execution(east.context(), &call, signal()).await.expect_err("it drains for ever");
+    assert_eq!(status.code(), Code::Unavailable);
+}
