@@ -73,7 +73,15 @@ pub(crate) async fn serve(
     inbound: Streaming<ReplicateRequest>,
     out: Out,
 ) {
-    let stream = Arc::new(Stream::new(shared, peer, &open, out));
+    let stored = match shared.store.shard_positions().await {
+        Ok(stored) => stored.into_iter().collect(),
+        Err(error) => {
+            // The peer may be gone; then nobody needs the words.
+            let _ = out.try_send(Err(Error::from(error).into()));
+            return;
+        }
+    };
+    let stream = Arc::new(Stream::new(shared, peer, &open, &stored, out));
     let error = match stream.run(&open, inbound).await {
         Ok(()) => None,
         Err(error) => Some(error),
@@ -89,17 +97,29 @@ pub(crate) async fn serve(
 }
 
 impl Stream {
-    fn new(shared: Arc<Shared>, peer: Arc<Peer>, open: &Open, out: Out) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        peer: Arc<Peer>,
+        open: &Open,
+        stored: &BTreeMap<ShardId, Sequence>,
+        out: Out,
+    ) -> Self {
+        let named: BTreeMap<ShardId, Sequence> =
+            open.positions.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
         // Positions of another life of our store mean nothing in this one: from the start (E2, V19).
-        let known = open.source_incarnation == shared.identity.incarnation.0;
-        let named: BTreeMap<ShardId, Sequence> = match known {
-            true => open.positions.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect(),
-            false => BTreeMap::new(),
-        };
+        let same_life = open.source_incarnation == shared.identity.incarnation.0;
         let shards = (1..=shared.history.shard_count()).map(ShardId);
         let cursors = shards.map(|shard| {
-            let at = named.get(&shard).copied().unwrap_or_default();
-            (shard, Mutex::new(Cursor::new(at)))
+            let at = named.get(&shard).copied().filter(|_| same_life).unwrap_or_default();
+            let end = stored.get(&shard).copied().unwrap_or_default();
+            if at > end {
+                tracing::error!(
+                    peer = &*peer.name,
+                    "the peer has {shard} through {at}, but it ends at {end}: was this store restored without a new \
+                     incarnation? All of the shard is sent again"
+                );
+            }
+            (shard, Mutex::new(Cursor::new(if at > end { Sequence(0) } else { at })))
         });
         Self {
             shards: cursors.collect(),
