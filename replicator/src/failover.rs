@@ -387,6 +387,8 @@ impl Failover {
                 continue;
             };
             if matches!(entry.standing(), Standing::MayActivate { .. }) {
+                let lock = self.lock_of(entry.id());
+                let _running = lock.lock().await;
                 self.activate(entry.id(), &request.who, &request.why, request.unavailable_millis).await;
             }
             let now = self.shared.namespaces.by_id(entry.id());
@@ -398,6 +400,7 @@ impl Failover {
     /// Takes over what was released to this region.
     pub(crate) async fn activate(&self, id: NamespaceId, who: &str, why: &str, unavailable_millis: i64) {
         let namespaces = &self.shared.namespaces;
+        let before = namespaces.by_id(id).map(|entry| entry.version());
         let regions = namespaces.regions();
         let activated = namespaces
             .update::<namespaces::Error>(id, |record| {
@@ -409,6 +412,7 @@ impl Failover {
             })
             .await;
         match activated {
+            Ok(entry) if Some(entry.version()) == before => {}
             Ok(entry) => {
                 tracing::info!(namespace = entry.name(), version = %entry.version(), "active here after a hand-over");
             }

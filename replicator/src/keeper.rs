@@ -1,7 +1,7 @@
 //! Finishes what a crash or a lost connection left of hand-overs (F1): activates what was released to this region, keeps
 //! telling the target of a release until it is active, undoes a freeze whose deadline passed. It starts nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use antipode_core::{
     ids::{NamespaceId, Timestamp},
@@ -11,27 +11,30 @@ use antipode_core::{
 use crate::{failover::Failover, handover::Release};
 
 /// How often an unfinished hand-over is looked at when nothing changes.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// A release that came by the stream of entries waits so long for the push, which says who asked for it and why.
+const PUSH_GRACE_NANOS: i64 = 1_000_000_000;
 /// After so long between release and activation somebody has to look (F1).
 const ALARM_NANOS: i64 = 10_000_000_000;
+
+/// Since when each unfinished hand-over has been seen.
+type Since = BTreeMap<NamespaceId, Timestamp>;
 
 /// Runs until the node stops.
 pub(crate) async fn run(failover: Arc<Failover>) {
     let mut records = failover.shared.namespaces.changes();
-    let mut released_since: Option<Timestamp> = None;
+    let mut since = Since::new();
     loop {
         records.borrow_and_update();
-        let mut unfinished = false;
         for entry in failover.shared.namespaces.all() {
-            unfinished |= tend(&failover, entry.id(), &mut released_since).await;
-        }
-        if !unfinished {
-            released_since = None;
+            if !tend(&failover, entry.id(), &mut since).await {
+                since.remove(&entry.id());
+            }
         }
         let again = async {
-            match unfinished {
-                true => tokio::time::sleep(LOOK_AGAIN).await,
-                false => std::future::pending().await,
+            match since.is_empty() {
+                false => tokio::time::sleep(LOOK_AGAIN).await,
+                true => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -43,18 +46,17 @@ pub(crate) async fn run(failover: Arc<Failover>) {
 }
 
 /// Goes on with one namespace; whether it must be looked at again.
-async fn tend(failover: &Arc<Failover>, id: NamespaceId, released_since: &mut Option<Timestamp>) -> bool {
+async fn tend(failover: &Arc<Failover>, id: NamespaceId, since: &mut Since) -> bool {
     let Some(entry) = failover.shared.namespaces.by_id(id) else { return false };
     let now = failover.shared.now();
-    match entry.standing() {
+    let deadline = match entry.standing() {
         Standing::Writable(_) | Standing::Passive { .. } | Standing::Deleted => return false,
-        Standing::MayActivate { .. } => {
-            let why = entry.record.phase().operation().unwrap_or_default().to_string();
-            failover.activate(id, "hand-over", &why, 0).await;
-            return true;
-        }
-        Standing::HandingOver { deadline: Some(deadline), .. } if now < deadline => return true,
-        Standing::HandingOver { .. } => {}
+        Standing::MayActivate { .. } => None,
+        Standing::HandingOver { deadline, .. } => deadline,
+    };
+    let waited = now.0.saturating_sub(since.entry(id).or_insert(now).0);
+    if deadline.is_some_and(|deadline| now < deadline) {
+        return true;
     }
     let lock = failover.lock_of(id);
     // Somebody runs it: they finish it themselves.
@@ -69,9 +71,13 @@ async fn tend(failover: &Arc<Failover>, id: NamespaceId, released_since: &mut Op
                 tracing::error!(namespace = entry.name(), %error, "a hand-over could not be undone")
             }
         },
+        Phase::Released { target, operation, .. } if target == failover.shared.here() => {
+            if waited >= PUSH_GRACE_NANOS {
+                failover.activate(id, "hand-over", operation, waited / 1_000_000).await;
+            }
+        }
         Phase::Released { target, .. } => {
-            let since = *released_since.get_or_insert(now);
-            if now.0.saturating_sub(since.0) > ALARM_NANOS {
+            if waited >= ALARM_NANOS {
                 tracing::error!(
                     namespace = entry.name(),
                     target,
