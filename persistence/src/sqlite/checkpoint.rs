@@ -70,12 +70,12 @@ impl Handle {
 }
 
 impl Checkpointer {
-    pub(super) fn start(connection: Connection) -> Result<Self, Error> {
+    pub(super) fn start(name: &str, connection: Connection) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
         let mine = Arc::clone(&shared);
         shared.state.lock().unwrap_or_else(PoisonError::into_inner).pages_next = LOG_PAGES_MAX;
         let thread = thread::Builder::new()
-            .name("store-checkpoint".to_string())
+            .name(name.to_string())
             .spawn(move || work(&mine, &connection))
             .map_err(super::no_thread)?;
         Ok(Self { shared, thread: Some(thread) })

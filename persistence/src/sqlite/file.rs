@@ -128,13 +128,16 @@ fn check_header(path: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// From the main file alone, which holds the identity since the file was made; leaves no trace.
+/// Leaves no trace beside a file without log. With one, the process that wrote it was killed, perhaps while it moved the log
+/// into the file: then the main file alone may look damaged, and is whole only together with the log.
 fn read_identity(path: &Path) -> Result<Identity, Error> {
     let text = path.to_str().ok_or_else(|| Error::Foreign(format!("{} is not UTF-8", path.display())))?;
     let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+    let killed = fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let how = if killed { "mode=ro" } else { "immutable=1" };
+    let connection = Connection::open_with_flags(format!("file:{escaped}?{how}"), flags)
         .map_err(|error| damaged(path, &error))?;
     schema::identity_read(&connection).map_err(|error| damaged(path, &error))
 }

@@ -85,17 +85,23 @@ impl SqliteStore {
         };
         let mut readers = readers;
         let first = reader(readers.next())?;
+        // Threads carry the region's name: logs tell regions apart by it.
+        let region = identity.region.clone();
+        let thread = |what: &str| format!("{region}/{what}");
         let checkpointer = match executor {
-            StoreExecutor::Threaded => Some(Checkpointer::start(file::open_checkpointer(&path)?)?),
+            StoreExecutor::Threaded => {
+                let connection = file::open_checkpointer(&path)?;
+                Some(Checkpointer::start(&thread("store-checkpoint"), connection)?)
+            }
             StoreExecutor::Inline => None,
         };
         let writer = Writer::new(connection, checkpointer.as_ref().map(Checkpointer::handle))?;
         Ok(Self {
             identity,
-            readers: Some(executor.pool("store-read", first, readers.collect()).map_err(no_thread)?),
+            readers: Some(executor.pool(&thread("store-read"), first, readers.collect()).map_err(no_thread)?),
             checkpointer,
             queue: Arc::default(),
-            writer: executor.pool("store-write", writer, Vec::new()).map_err(no_thread)?,
+            writer: executor.pool(&thread("store-write"), writer, Vec::new()).map_err(no_thread)?,
             _lock: Some(lock),
         })
     }
@@ -149,7 +155,10 @@ fn no_thread(error: std::io::Error) -> Error {
 
 /// An error of a file that should be ours and whole.
 fn damaged(path: &std::path::Path, error: &dyn std::fmt::Display) -> Error {
-    Error::Damaged(format!("{}: {error}", path.display()))
+    let text = error.to_string();
+    // The words of an error that is one of damage already are not said twice.
+    let why = text.strip_prefix("storage holds damaged data: ").unwrap_or(&text);
+    Error::Damaged(format!("{}: {why}", path.display()))
 }
 
 impl From<rusqlite::Error> for Error {
