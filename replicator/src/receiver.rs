@@ -38,9 +38,11 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, cancel: Cancellati
     loop {
         gate.borrow_and_update();
         let ended = tokio::select! {
-            () = cancel.cancelled() => return,
-            ended = session(&shared, &peer, &mut backoff) => ended,
+            () = cancel.cancelled() => None,
+            ended = session(&shared, &peer, &mut backoff) => Some(ended),
         };
+        store_last_positions(&shared, &peer).await;
+        let Some(ended) = ended else { return };
         let why =
             ended.err().map_or_else(|| "the peer ended the stream".to_string(), |error| error.to_string());
         tracing::debug!(peer = &*peer.name, why, "no stream of entries from a peer");
@@ -148,6 +150,24 @@ async fn take_in(
     tokio::select! {
         ended = intake.run(inbound) => ended,
         never = store_positions(shared, peer.id, incarnation, to_store) => match never {},
+    }
+}
+
+/// What a stream had proved when it ended, so that an orderly stop is followed by no resend.
+async fn store_last_positions(shared: &Shared, peer: &Peer) {
+    let rows: Vec<PositionRow> = {
+        let known = peer.state.known();
+        let Some(incarnation) = known.incarnation else { return };
+        let row = |(shard, sequence): (&ShardId, &Sequence)| PositionRow {
+            source: peer.id.0,
+            incarnation,
+            shard: *shard,
+            sequence: *sequence,
+        };
+        known.proof_of_peer.iter().map(row).collect()
+    };
+    if let Err(error) = shared.store.position_put(rows).await {
+        tracing::warn!(peer = &*peer.name, %error, "positions could not be stored");
     }
 }
 
