@@ -522,11 +522,16 @@ impl Run {
             && (self.unclaimed.is_empty() || !self.is_filed(&entry.identity))
     }
 
-    /// Whether a client's event was ever taken by this run, on any branch or waiting.
+    /// Whether this run holds clients' events that may be owed to another run, or to nobody: everything it took while it is
+    /// open and does not own the workflow id; once closed, what stands on losing branches or still waits (B1).
     #[must_use]
-    pub fn has_external(&self) -> bool {
-        self.pending.values().any(|pending| pending.anchor.is_none())
-            || self.batches.values().any(|batch| {
+    pub fn may_owe(&self) -> bool {
+        let waits = self.pending.iter().any(|(identity, pending)| pending.anchor.is_none() && !self.is_filed(identity));
+        if waits || !self.owed().is_empty() {
+            return true;
+        }
+        self.state.is_open()
+            && self.batches.values().any(|batch| {
                 batch.envelope.identities.iter().any(|entry| entry.identity.kind.is_reapplied())
             })
     }
@@ -539,11 +544,11 @@ impl Run {
         let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
         let verdict = |kind: ExternalKind, named_run: bool| {
             if !owner.state.is_open() {
-                Some("the run was superseded and the run that owns the workflow id is closed")
+                Some("the run that owns the workflow id is closed")
             } else if named_run && owner.first_run != self.first_run {
                 Some("the run it named was superseded by another chain")
             } else if kind != ExternalKind::Signal {
-                Some("the run was superseded; only signals are handed to a stranger")
+                Some("only signals are handed to another run")
             } else {
                 None
             }
@@ -558,7 +563,9 @@ impl Run {
         };
         for batch in self.batches.values() {
             for entry in &batch.envelope.identities {
-                if !entry.identity.kind.is_reapplied() || owner.knows(&entry.identity) || self.is_filed(&entry.identity) {
+                let counted = !self.state.is_open() && self.state.applied.contains(&entry.identity);
+                let settled = counted || owner.knows(&entry.identity) || self.is_filed(&entry.identity);
+                if !entry.identity.kind.is_reapplied() || settled {
                     continue;
                 }
                 if let Some(verdict) = verdict(entry.identity.kind, entry.named_run) {
@@ -579,7 +586,8 @@ impl Run {
             }
         }
         for (identity, pending) in &self.pending {
-            if pending.anchor.is_some() || owner.knows(identity) || self.is_filed(identity) {
+            let settled = owner.knows(identity) || self.is_filed(identity) || self.state.applied.contains(identity);
+            if pending.anchor.is_some() || settled {
                 continue;
             }
             match verdict(identity.kind, pending.named_run) {

@@ -303,7 +303,8 @@ impl Walk {
 
     /// V10, V11: each acknowledged signal stands exactly once in a history that counts, or is listed.
     fn check_acknowledged(&mut self, workflow: &str, ids: &BTreeSet<String>) -> Result<(), Failure> {
-        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        // By chain: a superseded run that gave its events to another chain may win again later, and then both hold them.
+        let mut found: BTreeMap<String, BTreeMap<antipode_core::ids::RunId, u64>> = BTreeMap::new();
         let mut listed = BTreeSet::new();
         let mut outlines = Vec::new();
         let open: BTreeSet<_> = self.world.open_runs(0, workflow)?.into_iter().map(|key| key.run).collect();
@@ -312,7 +313,13 @@ impl Walk {
             let history = self.world.history(0, workflow, Some(id))?;
             // A superseded run's history does not count: what it took is owed to the owner of the id, or listed.
             for signal in signals(&history).into_iter().filter(|_| !superseded) {
-                *found.entry(signal).or_default() += 1;
+                *found.entry(signal).or_default().entry(run.first_run).or_default() += 1;
+            }
+            // What the chain took before this run is known to it, wherever the branch that took it went (B2).
+            for identity in run.state.applied.iter().filter(|_| open.contains(&id)) {
+                if let antipode_core::identity::Key::Client(key) = &identity.key {
+                    listed.insert(key.clone());
+                }
             }
             let records = self.unclaimed_everywhere(workflow, id)?;
             for record in &records {
@@ -325,7 +332,7 @@ impl Walk {
             outlines.push(format!("{id}: {}", outline(&history)));
         }
         for id in ids {
-            match found.get(id).copied().unwrap_or(0) {
+            match found.get(id).and_then(|chains| chains.values().max()).copied().unwrap_or(0) {
                 1 => {}
                 0 if listed.contains(id) => {}
                 0 => self.report.findings.push(format!("V10 {workflow}: {id} is lost\n  {}", outlines.join("\n  "))),

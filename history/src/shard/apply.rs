@@ -6,7 +6,6 @@ use std::sync::Arc;
 use antipode_conflict::decide::{Verdict, decide};
 use antipode_core::{
     batch::Batch,
-    decide::reapply,
     ids::{RunKey, Sequence},
     run::{Pushed, Run},
     version_history::VersionHistory,
@@ -120,14 +119,7 @@ impl<T: Token> Shard<T> {
 
     /// Derives what follows from a merge, and in the active region does at once what it owes.
     fn after_merge(&mut self, key: &RunKey, at: Sequence) -> Result<(), Refusal> {
-        let now = self.now;
         let writable = self.writable(key.namespace).ok();
-        if writable.is_some() {
-            let run = &mut self.cached_mut(key)?.run;
-            if !run.state.is_open() && reapply::file_unclaimed(run, now) {
-                self.outputs.push(Output::Count(Event::Unclaimed));
-            }
-        }
         self.changed_run(key, at)?;
         match writable {
             Some(version) if self.is_current(key) => self.settle(key, version),

@@ -164,10 +164,7 @@ impl<T: Token> Shard<T> {
     fn rearm_at(&mut self, key: &RunKey, wake: Option<Timestamp>) {
         let Ok(cached) = self.cached_mut(key) else { return };
         let before = std::mem::replace(&mut cached.wake, wake);
-        if before == wake {
-            return;
-        }
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|before| Some(*before) != wake) {
             self.wakes.remove(&(before, key.clone()));
         }
         let active = self.namespaces.get(&key.namespace).is_some_and(|view| view.writable.is_some());
@@ -214,16 +211,16 @@ impl<T: Token> Shard<T> {
     }
 }
 
-/// When the run has something to do: by time, or at once when it is superseded and holds clients' events (B1).
+/// When the run has something to do: by time, or at once when it is closed or superseded and holds clients' events (B1).
 fn wanted_wake<T>(
     cached: &super::cache::Cached<T>,
     current: bool,
     version: Option<antipode_core::ids::FailoverVersion>,
 ) -> Option<Timestamp> {
-    if current {
+    if current && cached.run.state.is_open() {
         return due::wake_at(&cached.run, version);
     }
-    let owes = cached.run.state.is_open() && !cached.handed_over && cached.run.has_external();
+    let owes = !cached.handed_over && cached.run.may_owe();
     owes.then_some(Timestamp(0))
 }
 

@@ -351,6 +351,12 @@ impl<T: Token> Shard<T> {
         let active = self.namespaces.get(&namespace).is_some_and(|view| view.writable.is_some());
         if active {
             self.backlogged.remove(&(namespace, queue.clone(), kind));
+            // Matching may have forgotten what it took (it can die at any time): it is offered again, and told apart there.
+            for (key, workflow) in &mut self.workflows {
+                if key.namespace == namespace {
+                    workflow.forget_offers();
+                }
+            }
             self.outputs.push(Output::Load(Load::Backlog {
                 namespaces: vec![namespace],
                 queue: Some((queue, kind)),

@@ -208,11 +208,6 @@ impl<T: Token> Shard<T> {
         for _ in reapplied {
             self.outputs.push(Output::Count(Event::Reapplied));
         }
-        let now = self.now;
-        let run = &mut self.cached_mut(key)?.run;
-        if !run.state.is_open() && antipode_core::decide::reapply::file_unclaimed(run, now) {
-            self.outputs.push(Output::Count(Event::Unclaimed));
-        }
         self.changed_run(key, at)
     }
 
@@ -222,18 +217,29 @@ impl<T: Token> Shard<T> {
         if !self.need_run(key)? {
             return Ok(());
         }
-        if self.is_current(key) {
-            self.settle(key, version)?;
-            return Ok(());
+        match (self.is_current(key), self.cached(key)?.run.state.is_open()) {
+            (true, true) => Ok(self.settle(key, version)?),
+            (true, false) => Ok(self.file_unclaimed(key)?),
+            (false, _) => self.hand_over(key, version),
         }
-        self.hand_over(key, version)
     }
 
-    /// B1: what clients gave a superseded run goes to the run that owns the workflow id now, or is filed with a verdict.
-    fn hand_over(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Stop> {
-        if !self.cached(key)?.run.state.is_open() {
-            return Ok(());
+    /// I03: what a closed run that owns its id can never be given is filed with a verdict.
+    fn file_unclaimed(&mut self, key: &RunKey) -> Result<(), Refusal> {
+        let now = self.now;
+        let filed = antipode_core::decide::reapply::file_unclaimed(&mut self.cached_mut(key)?.run, now);
+        self.cached_mut(key)?.handed_over = true;
+        if filed {
+            self.outputs.push(Output::Count(Event::Unclaimed));
+            let at = self.sequence.next();
+            self.changed_run(key, at)?;
+            self.cached_mut(key)?.handed_over = true;
         }
+        self.derive(key)
+    }
+
+    /// B1: what clients gave a superseded run, or what a closed one lost with a branch, goes to the run that owns the workflow id now, or is filed with a verdict.
+    fn hand_over(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Stop> {
         let owner = self.workflows.get(&key.workflow_key()).and_then(super::cache::Workflow::current_run);
         let Some(owner) = owner.map(|run| RunKey { run, ..key.clone() }) else { return Ok(()) };
         if !self.need_run(&owner)? || self.cached(&owner)?.run.state.last_version > version {
@@ -289,6 +295,10 @@ impl<T: Token> Shard<T> {
             let workflow = key.workflow_key();
             self.rearm(&workflow, key.run);
             self.offer_work(key)?;
+        }
+        // Nothing could be done now: the run is looked at again when it changes, not in a circle.
+        if let Some(wake) = wake.filter(|wake| *wake <= now) {
+            self.wakes.remove(&(wake, key.clone()));
         }
         Ok(())
     }
