@@ -19,7 +19,7 @@ use antipode_persistence::{
 };
 use antipode_proto::{
     admin,
-    api::{query::v1::WorkflowQuery, workflowservice::v1 as ws},
+    api::{query::v1::WorkflowQuery, taskqueue::v1::PollerInfo, workflowservice::v1 as ws},
     core::{ConfigRegister, FailoverPhase, FailoverRegister, NamespaceRecord},
     link::{ForwardRequest, ForwardResponse},
 };
@@ -80,7 +80,7 @@ impl History for FakeHistory {
     }
 }
 
-/// Queues without workers.
+/// Queues that never have a task.
 #[derive(Default)]
 pub(crate) struct FakeMatching {
     pub(crate) waits: Mutex<Vec<Duration>>,
@@ -137,7 +137,8 @@ impl Matching for FakeMatching {
     }
 
     fn describe(&self, _namespace: NamespaceId, _queue: &str, _kind: TaskKind) -> QueueDescription {
-        QueueDescription::default()
+        let poller = PollerInfo { identity: "worker".to_string(), ..PollerInfo::default() };
+        QueueDescription { pollers: vec![poller], backlog: 7, oldest: None }
     }
 
     fn unload_sticky(&self, _namespace: NamespaceId, queue: &str) {

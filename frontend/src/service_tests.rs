@@ -362,3 +362,26 @@ async fn every_call_is_counted_by_name_and_code() {
     assert_eq!(count("GetClusterInfo", "OK"), 1);
     assert_eq!(count("DescribeNamespace", "INVALID_ARGUMENT"), 1);
 }
+
+#[tokio::test]
+#[allow(deprecated)]
+async fn queues_as_the_command_line_asks_for_them() {
+    let node = Node::new("east");
+    let mut request = ws::DescribeTaskQueueRequest {
+        namespace: "orders".into(),
+        task_queue: Some(TaskQueue { name: "q".into(), ..Default::default() }),
+        report_stats: true,
+        report_pollers: true,
+        ..Default::default()
+    };
+    let mut client = client(&node).await;
+    let plain = client.describe_task_queue(request.clone()).await.expect("empty, not missing").into_inner();
+    assert_eq!((plain.pollers.len(), plain.versions_info.len()), (1, 0));
+    assert_eq!(plain.stats.expect("asked for").approximate_backlog_count, 7);
+    request.api_mode = 1;
+    request.task_queue_types = vec![2];
+    let enhanced = client.describe_task_queue(request).await.expect("the older mode").into_inner();
+    let unversioned = &enhanced.versions_info[""];
+    assert_eq!(unversioned.types_info.keys().collect::<Vec<_>>(), [&2]);
+    assert_eq!(unversioned.types_info[&2].pollers[0].identity, "worker");
+}
