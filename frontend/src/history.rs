@@ -135,8 +135,9 @@ async fn at_once(
 ) -> Result<ws::GetWorkflowExecutionHistoryResponse, Status> {
     let page = read.page(at, false).await.map_err(|refusal| errors::status_of(&refusal))?;
     let history = decode(&page.events)?;
-    let next = page.next.map(|from| Place { run: page.run, from, branch: page.branch });
-    Ok(answer(history, next))
+    // Who asks for the closing event and does not wait would ask for ever while the run is open.
+    let next = page.next.filter(|_| !read.close_event_only);
+    Ok(answer(history, next.map(|from| Place { run: page.run, from, branch: page.branch })))
 }
 
 /// What there is, or what comes next. While the run is open, and until its last page, the token is set.

@@ -168,6 +168,18 @@ async fn the_close_event_alone() {
     assert!(!answer.next_page_token.is_empty());
 }
 
+/// Not closed yet and not willing to wait: nothing, and nothing to come back with.
+#[tokio::test]
+async fn the_close_event_without_wait() {
+    let node = Node::new("east");
+    node.history.answers(|_| Ok(Reply::History(page(Bytes::new(), Some(5), true))));
+    let filter = HistoryEventFilterType::CloseEvent as i32;
+    let answer =
+        get(&node, ws::GetWorkflowExecutionHistoryRequest { history_event_filter_type: filter, ..request() });
+    let answer = answer.await.expect("nothing");
+    assert!(ids(&answer).is_empty() && answer.next_page_token.is_empty());
+}
+
 #[tokio::test]
 async fn page_sizes() {
     for (asked, size) in [(0, 256), (-1, 256), (10, 10), (100_000, 256)] {
