@@ -259,6 +259,12 @@ impl Namespaces {
         self.changed.subscribe()
     }
 
+    /// Counts visible changes: equal numbers mean that nothing changed between.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        *self.changed.borrow()
+    }
+
     /// Mints a namespace.
     ///
     /// # Errors

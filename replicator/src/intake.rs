@@ -364,12 +364,14 @@ impl Intake {
         Ok(())
     }
 
+    /// Whether there is something to say and a way to say it.
     fn owes_ack(&self) -> bool {
-        !self.exceptions_acked
-            || self.trackers.iter().any(|(shard, tracker)| {
-                self.acked_flow.get(shard) != Some(&tracker.flow())
-                    || self.acked_proof.get(shard) != Some(&tracker.proof())
-            })
+        let moved = |(shard, tracker): (&ShardId, &Tracker)| {
+            self.acked_flow.get(shard) != Some(&tracker.flow())
+                || self.acked_proof.get(shard) != Some(&tracker.proof())
+        };
+        let news = !self.exceptions_acked || self.trackers.iter().any(moved);
+        news && self.shared.gate.lets_out(&self.peer.name)
     }
 
     /// Says what has been read and what is proved since the last time. Behind a cut it waits: acks are cumulative.

@@ -50,6 +50,15 @@ const ANNOUNCEMENT_BYTES: usize = 64;
 
 type Out = mpsc::Sender<Result<ReplicateResponse, Status>>;
 
+/// What a stream has sent of the namespace records.
+#[derive(Default)]
+struct Pushed {
+    /// The registry's revision; none: nothing was sent.
+    revision: Option<u64>,
+    /// Notification of each record.
+    records: BTreeMap<NamespaceId, u64>,
+}
+
 /// One open stream to one peer.
 struct Stream {
     shared: Arc<Shared>,
@@ -58,8 +67,8 @@ struct Stream {
     credit: Semaphore,
     shards: BTreeMap<ShardId, Mutex<Cursor>>,
     sent_states: Mutex<KnownStates>,
-    /// Notification of each namespace record as last sent; held while sending, so that entries wait behind records.
-    pushed: tokio::sync::Mutex<BTreeMap<NamespaceId, u64>>,
+    /// Namespace records as last sent; held while sending, so that entries wait behind records.
+    pushed: tokio::sync::Mutex<Pushed>,
     /// An ack met a cut: after the heal the peer must name its positions again.
     ack_lost: AtomicBool,
     ended: CancellationToken,
@@ -183,17 +192,23 @@ impl Stream {
     /// those that list it, and those that took it off their list tell it so.
     async fn push_namespaces(&self) -> Result<(), Error> {
         let mut pushed = self.pushed.lock().await;
-        let mut records = Vec::new();
-        for entry in self.shared.namespaces.all() {
-            if entry.is_global() && pushed.get(&entry.id()) != Some(&entry.notification) {
-                records.push(entry.to_wire());
-                pushed.insert(entry.id(), entry.notification);
-            }
-        }
-        if records.is_empty() {
+        let revision = self.shared.namespaces.revision();
+        if pushed.revision == Some(revision) {
             return Ok(());
         }
-        self.send(replicate_response::Message::Namespaces(replicate_response::Namespaces { records })).await
+        let mut records = Vec::new();
+        for entry in self.shared.namespaces.all() {
+            if entry.is_global() && pushed.records.get(&entry.id()) != Some(&entry.notification) {
+                records.push(entry.to_wire());
+                pushed.records.insert(entry.id(), entry.notification);
+            }
+        }
+        if !records.is_empty() {
+            let message = replicate_response::Namespaces { records };
+            self.send(replicate_response::Message::Namespaces(message)).await?;
+        }
+        pushed.revision = Some(revision);
+        Ok(())
     }
 
     async fn push_changes(&self) -> Result<(), Error> {
