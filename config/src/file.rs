@@ -10,7 +10,7 @@ use crate::{Error, Node};
 /// [`Error`].
 pub fn load(path: &Path, lookup: impl Fn(&str) -> Option<String>) -> Result<Node, Error> {
     let text = std::fs::read_to_string(path)
-        .map_err(|why| Error::Unreadable { path: path.to_path_buf(), why: why.to_string() })?;
+        .map_err(|why| Error::Unreadable { path: path.to_path_buf(), why: why.kind().to_string() })?;
     from_yaml(&path.display().to_string(), &text, lookup)
 }
 

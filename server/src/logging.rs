@@ -148,9 +148,11 @@ fn short(target: &str) -> &str {
 struct JsonFields<'a>(&'a mut Map<String, Value>);
 
 impl JsonFields<'_> {
-    /// A field must not hide one of the line's own.
+    /// A field must not hide one of the line's own; but of a thread that is no region's, a field may say the region.
     fn put(&mut self, field: &Field, value: Value) {
+        let nobody = self.0.get("region").is_some_and(|region| region == "-");
         let name = match field.name() {
+            "region" if nobody => "region".to_string(),
             taken @ ("time" | "level" | "region" | "target" | "spans") => format!("field_{taken}"),
             free => free.to_string(),
         };
@@ -249,6 +251,9 @@ mod tests {
         assert_eq!(value["field_region"], "field");
         assert_eq!(value["message"], "caught up");
         assert_eq!(value["lag"], 7);
+        let line = said_by("main", LogFormat::Json);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["region"], "field");
     }
 
     #[test]

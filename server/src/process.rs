@@ -153,3 +153,9 @@ pub async fn asked_to_stop() -> io::Result<()> {
 pub fn coordinator() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
+
+/// The system's words without the number of its error, which helps nobody who reads one line.
+#[must_use]
+pub(crate) fn plain(text: &str) -> &str {
+    text.split(" (os error").next().unwrap_or(text)
+}

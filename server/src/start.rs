@@ -19,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Log(#[from] logging::BadFilter),
     /// `listen`.
-    #[error("{path}: cannot listen on {address}: {why}")]
+    #[error("{path}: cannot listen on {address}: {}", process::plain(&why.to_string()))]
     Port {
         /// Key.
         path: &'static str,

@@ -39,22 +39,22 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct DevArguments {
     /// How many regions: east, west, north, south, central.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_name = "N")]
     pub regions: usize,
     /// Folder of the regions' files; made when absent.
-    #[arg(long, default_value = "./data")]
+    #[arg(long, default_value = "./data", value_name = "FOLDER")]
     pub data_dir: PathBuf,
     /// Keep everything in memory: nothing outlives the process.
     #[arg(long)]
     pub in_memory: bool,
     /// gRPC port of east; each further region takes 1000 more. Metrics are served on gRPC port + 90.
-    #[arg(long, default_value_t = 7233)]
+    #[arg(long, default_value_t = 7233, value_name = "PORT")]
     pub base_port: u16,
     /// A global namespace, minted once, active in east, with all regions in its list.
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = "default", value_name = "NAME")]
     pub namespace: String,
     /// Log filter, such as `info` or `warn,antipode_replicator=debug`.
-    #[arg(long, default_value = "warn,antipode=info", env = "ANTIPODE_LOG")]
+    #[arg(long, default_value = "warn,antipode=info", env = "ANTIPODE_LOG", value_name = "FILTER")]
     pub log: String,
     /// Form of log lines, on standard error.
     #[arg(long, value_enum, default_value_t = FormatArgument::Human)]
@@ -74,7 +74,7 @@ pub enum FormatArgument {
 #[derive(Debug, Args)]
 pub struct StartArguments {
     /// Configuration file (YAML); see docs/configuration.md.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }
 
@@ -82,7 +82,7 @@ pub struct StartArguments {
 #[derive(Clone, Debug, Args)]
 pub struct Target {
     /// Node to ask, host:port.
-    #[arg(long, env = "TEMPORAL_ADDRESS", default_value = "127.0.0.1:7233")]
+    #[arg(long, env = "TEMPORAL_ADDRESS", default_value = "127.0.0.1:7233", value_name = "HOST:PORT")]
     pub address: String,
     /// Form of the answer.
     #[arg(long, short, value_enum, default_value_t = Output::Human)]
@@ -106,13 +106,13 @@ pub enum NamespaceCommand {
         /// Name.
         name: String,
         /// Region where it is active; the asked node's when absent.
-        #[arg(long)]
+        #[arg(long, value_name = "REGION")]
         active: Option<String>,
         /// Regions that hold it, comma separated; all that the node knows when absent.
         #[arg(long, value_delimiter = ',')]
         regions: Vec<String>,
         /// How long closed runs are kept, such as 72h or 30d.
-        #[arg(long, default_value = "72h", value_parser = duration::parse)]
+        #[arg(long, default_value = "72h", value_parser = duration::parse, value_name = "TIME")]
         retention: Duration,
         /// What it is for.
         #[arg(long, default_value = "")]
@@ -143,13 +143,13 @@ pub struct FailoverArguments {
     /// Namespace to move.
     pub namespace: String,
     /// Region that becomes active.
-    #[arg(long)]
+    #[arg(long, value_name = "REGION")]
     pub to: String,
     /// Do not wait for the region that is active now: what it has not sent is lost, or comes back as a losing branch.
     #[arg(long)]
     pub force: bool,
     /// How long a graceful hand-over may take before it is undone.
-    #[arg(long, default_value = "10s", value_parser = duration::parse)]
+    #[arg(long, default_value = "10s", value_parser = duration::parse, value_name = "TIME")]
     pub deadline: Duration,
     /// Reason, kept in the failover history.
     #[arg(long, default_value = "")]
@@ -199,10 +199,10 @@ pub enum LinkCommand {
         /// Run id.
         run: String,
         /// Sending region.
-        #[arg(long)]
+        #[arg(long, value_name = "REGION")]
         from: String,
         /// Receiving region.
-        #[arg(long)]
+        #[arg(long, value_name = "REGION")]
         to: String,
         /// Which node.
         #[command(flatten)]
@@ -213,10 +213,10 @@ pub enum LinkCommand {
         /// Run id.
         run: String,
         /// Sending region.
-        #[arg(long)]
+        #[arg(long, value_name = "REGION")]
         from: String,
         /// Receiving region.
-        #[arg(long)]
+        #[arg(long, value_name = "REGION")]
         to: String,
         /// Which node.
         #[command(flatten)]
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!((text.lines().count(), code), (1, 2));
         assert!(text.contains("--regions") && text.contains("two"), "{text}");
         let (text, _) = refused(&["failover", "default"]);
-        assert!(text.contains("--to <TO>") && text.lines().count() == 1, "{text}");
+        assert!(text.contains("--to <REGION>") && text.lines().count() == 1, "{text}");
         let (text, _) = refused(&["failover", "default", "--to", "west", "--deadline", "soon"]);
         assert!(text.contains("--deadline") && text.contains("soon"), "{text}");
     }

@@ -65,6 +65,10 @@ impl Connected {
                 "{} is not an Antipode node: it has no operator service",
                 self.address
             )),
+            // What answered speaks HTTP and not gRPC.
+            _ if message.starts_with("grpc-status header missing") => {
+                Error::Refused(format!("{} does not speak gRPC; is it a metrics port?", self.address))
+            }
             code if message.is_empty() => Error::Refused(format!("{} answered {code:?}", self.address)),
             _ => Error::Refused(message),
         }
@@ -77,7 +81,5 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    let text = cause.to_string();
-    // The number of the operating system's error helps nobody here.
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+    crate::process::plain(&cause.to_string()).to_lowercase()
 }

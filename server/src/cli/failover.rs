@@ -52,11 +52,11 @@ fn json_reply(out: &mut dyn Write, reply: &admin::FailoverReply) -> std::io::Res
 }
 
 fn human(out: &mut dyn Write, namespace: &str, reply: &admin::FailoverReply) -> std::io::Result<()> {
-    for step in &reply.steps {
-        writeln!(out, "  {step}")?;
-    }
     if reply.already_active {
         return writeln!(out, "{namespace} is already active in {} (version {})", reply.to, reply.version);
+    }
+    for step in &reply.steps {
+        writeln!(out, "  {step}")?;
     }
     let how = if reply.forced { "forced" } else { "graceful" };
     writeln!(

@@ -43,7 +43,7 @@ pub enum Error {
     #[error("--data-dir: {} is in use by another process", .0.display())]
     InUse(PathBuf),
     /// The system refused.
-    #[error("--data-dir: {}: {why}", path.display())]
+    #[error("--data-dir: {}: {}", path.display(), crate::process::plain(&why.to_string()))]
     Io {
         /// Where.
         path: PathBuf,
