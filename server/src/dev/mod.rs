@@ -92,15 +92,24 @@ async fn serve(
     held: Option<folder::Held>,
     name: &str,
 ) -> Result<(), Error> {
+    let preparing: Vec<_> = nodes
+        .iter()
+        .zip(bound)
+        .map(|(node, bound)| tokio::spawn(Region::prepare(node.clone(), bound)))
+        .collect();
     let mut regions = Vec::with_capacity(nodes.len());
-    for (node, bound) in nodes.iter().zip(bound) {
-        match Region::prepare(node.clone(), bound).await {
-            Ok(region) => regions.push(region),
-            Err(error) => {
-                stop(regions).await;
-                return Err(error.into());
-            }
+    let mut failed = None;
+    // All are waited for, also after one has failed: what was opened must be closed.
+    for (node, region) in nodes.iter().zip(preparing) {
+        match region.await {
+            Ok(Ok(region)) => regions.push(region),
+            Ok(Err(error)) => failed = failed.or(Some(error)),
+            Err(_broken) => failed = failed.or(Some(process::Error::Broken(node.region.name.clone()))),
         }
+    }
+    if let Some(error) = failed {
+        stop(regions).await;
+        return Err(error.into());
     }
     let served = settle(&nodes, &regions, held, name).await;
     stop(regions).await;
