@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -153,7 +154,10 @@ class Cluster:
 
     def words(self):
         words = [antipode_binary(), "dev", "--regions", len(self.names), "--base-port", self.base]
-        words += ["--in-memory"] if self.in_memory else ["--data-dir", self.data]
+        if self.in_memory:
+            words += ["--in-memory"]
+        elif self.data is not None:
+            words += ["--data-dir", self.data]
         if self.namespace != "default":
             words += ["--namespace", self.namespace]
         return [str(word) for word in words + self.options]
@@ -218,6 +222,17 @@ class Cluster:
         """Ctrl-C and start again."""
         assert self.stop() == 0
         return self.start()
+
+    def forget_positions(self):
+        """Sets the receivers' positions of a stopped cluster back to the beginning: everything is delivered again."""
+        assert self.process is None, "stop it first"
+        forgotten = 0
+        for region in self.names:
+            connection = sqlite3.connect(self.data / f"{region}.db")
+            with connection:
+                forgotten += connection.execute("DELETE FROM positions").rowcount
+            connection.close()
+        assert forgotten > 0
 
     def close(self):
         """Ends it whatever happens, and says so when it had panicked."""

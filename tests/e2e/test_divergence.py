@@ -1,7 +1,6 @@
 """Point 5: the regions are cut from each other, both go on, and when they are linked again they agree."""
 
 import re
-import sqlite3
 
 import grpc
 import pytest
@@ -37,6 +36,23 @@ def test_a_cut_stops_all_traffic_of_its_direction_and_of_no_other(cluster, name)
     assert not cluster.west.has_run(name)
     cluster.heal("east", "west")
     cluster.same(name)
+
+
+@pytest.mark.parametrize("source, target", [("east", "west"), ("west", "east")])
+def test_commands_do_not_pass_a_cut_direction(cluster, name, source, target):
+    """One direction is enough to stop a hand-over: it ends at its deadline, is undone, and east goes on as it was."""
+    cluster.east.start(name, name)
+    cluster.cut(source, target)
+    for at in cluster.names:
+        said = cluster.failover("west", at=at, deadline="2s", ok=False).failed().strip()
+        assert len(said.splitlines()) == 1, said
+    assert (cluster.active("east"), cluster.version("east")) == ("east", 1)
+    cluster.east.signal(name, "s")
+    cluster.heal(source, target)
+    assert int(cluster.failover("west")["version"]) == 2
+    agreed(cluster, "west", 2)
+    cluster.same(name)
+    assert cluster.west.signals(name) == ['"x"']
 
 
 def test_without_force_it_ends_at_its_deadline_with_the_advice(cluster):
@@ -139,12 +155,11 @@ class Story:
 
         eventually("every signal stands in the winner", tried)
 
-    def discard(self):
-        """Completes both tasks of the losing branch at east, where they were taken. Each gets NotFound, and is counted once
-        for its reason."""
-        east = self.cluster.east
+    def discard(self, at="east"):
+        """Completes both tasks of the losing branch. Each gets NotFound."""
+        node = self.cluster.node(at)
         for what, token in (("WorkflowTask", self.workflow_task), ("ActivityTask", self.activity_task)):
-            code, message = east.refused(
+            code, message = node.refused(
                 f"Respond{what}Completed", namespace="default", task_token=token.task_token, identity="e2e"
             )
             assert code == grpc.StatusCode.NOT_FOUND, (what, code, message)
@@ -167,13 +182,14 @@ class Story:
         assert self.cluster.same(self.name).status == "COMPLETED"
 
 
-def test_two_branches_become_one_tree_with_one_winner(cluster, name):
+@pytest.mark.parametrize("at", ["east", "west"])
+def test_two_branches_become_one_tree_with_one_winner(cluster, name, at):
     story = Story(cluster, name)
     cluster.heal_both()
     agreed(cluster, "west", 2)
     story.agreed()
     before = story.counted()
-    story.discard()
+    story.discard(at)
     after = story.counted()
     rises = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
     assert sorted(kind for kind, _ in rises) == ["activity", "workflow"], rises
@@ -233,7 +249,7 @@ def test_after_redelivery_of_everything(cluster, name):
     said = story.agreed()
     signals = cluster.west.signals(name)
     assert cluster.stop() == 0
-    forget_positions(cluster)
+    cluster.forget_positions()
     cluster.start()
     marker = f"{name}-marker"
     cluster.west.start(marker, name)
@@ -303,12 +319,3 @@ def test_an_sdk_worker_lives_through_it(cluster, name, effects):
     said = cluster.same(name)
     assert said.status == "COMPLETED" and said.items[-1][1] == 2
     assert {line.split()[0] for line in effects()} == {f"tick-{n}" for n in range(rounds)}
-
-
-def forget_positions(cluster):
-    """Sets the receivers' positions of a stopped cluster back to the beginning, as a restored position would be."""
-    for region in cluster.names:
-        connection = sqlite3.connect(cluster.data / f"{region}.db")
-        with connection:
-            assert connection.execute("DELETE FROM positions").rowcount > 0
-        connection.close()

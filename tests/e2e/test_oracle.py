@@ -2,6 +2,7 @@
 signal stands exactly once, in every region, on the current run of its chain. Clients and workers work all the time while regions
 are moved, cut, killed."""
 
+import os
 import random
 import threading
 import uuid
@@ -23,6 +24,10 @@ AGAIN = (
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
+
+
+# How much longer than usual the crowd goes on between two events: E2E_SCALE=10 for a long look.
+SCALE = int(os.environ.get("E2E_SCALE", "1"))
 
 
 class Crowd:
@@ -88,7 +93,7 @@ class Crowd:
                 self._stop.wait(0.02)
         node.close()
 
-    def more(self, amount=40):
+    def more(self, amount=40 * SCALE):
         """Waits until that many more signals are acknowledged: the crowd was not stopped by what just happened."""
         have = self.size()
         eventually(f"{amount} more signals are acknowledged", lambda: self.size() >= have + amount, 60)
@@ -110,7 +115,7 @@ class Crowd:
                 seen = active.signals(workflow_id)
                 missing = set(self.acknowledged[workflow_id]) - set(seen)
                 if missing:  # one may wait for a task that nobody holds any more; the next task brings it
-                    task = active.poll_workflow(self.name, timeout=2)
+                    task = active.poll_workflow(self.name, timeout=4)
                     if task:
                         active.complete_workflow_task(task.task_token)
                 assert not missing, f"{len(missing)} acknowledged signals of {workflow_id} are missing: {sorted(missing)[:5]}"

@@ -2,6 +2,7 @@
 anything behind, stops cleanly, goes on where it was, and loses nothing it acknowledged when it is killed."""
 
 import hashlib
+import json
 import re
 import shlex
 import shutil
@@ -177,6 +178,35 @@ def test_in_memory_writes_nothing(tmp_path):
     finally:
         memory.close()
     assert sorted(contents(folder)) == ["err-1.txt", "out-1.txt"]
+
+
+def test_without_options_it_is_data_beside_the_caller_and_the_known_ports(tmp_path):
+    said = antipode("dev", "--help").ok()
+    for option, value in (("--data-dir", "./data"), ("--base-port", "7233"), ("--namespace", "default"), ("--regions", "2")):
+        after = said[said.index(option) :]
+        assert f"[default: {value}]" in after[: after.index("[default", 1) + 40], option
+    here = Cluster(tmp_path)
+    here.data = None  # no --data-dir
+    try:
+        here.start()
+        assert here.stop() == 0
+    finally:
+        here.close()
+    assert len(databases(tmp_path / "data")) == 2
+
+
+def test_logs_are_filtered_and_can_be_json(tmp_path):
+    quiet = Cluster(tmp_path / "quiet", in_memory=True, options=["--log", "error"])
+    json_lines = Cluster(tmp_path / "json", in_memory=True, options=["--log", "info", "--log-format", "json"])
+    for cluster in (quiet, json_lines):
+        try:
+            cluster.start()
+            assert cluster.stop() == 0
+        finally:
+            cluster.close()
+    assert quiet.err_file.read_text() == ""
+    lines = json_lines.err_file.read_text().splitlines()
+    assert lines and all(isinstance(json.loads(line), dict) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -123,16 +123,19 @@ def test_nothing_can_mutate_the_zombie(half_seen, name):
     assert all(len(runs) <= 1 for runs in watch.open_sets), watch.open_sets
 
 
-def test_the_zombie_is_one_after_a_restart_too(half_seen, name):
+def test_after_a_restart_one_run_is_open_and_redelivery_completes_the_zombie(half_seen, name):
+    """The hook announces ranges without the held entries and remembers them in memory only, so a restart loses them to west:
+    what a lost page would do. The zombie stays one; delivering everything again mends it."""
     cluster, first, second, watch = half_seen
     watch.stop()
-    cluster.cut("east", "west")
     cluster.kill()
     cluster.start()
     seen = states(cluster, "west", name)
     assert [run for run, state in seen.items() if state in OPEN] == [second]
-    cluster.heal("east", "west")
-    cluster.antipode("link", "release-run", first, "--from", "east", "--to", "west")
+    assert seen[first] in ("Zombie", "Completed")
+    assert cluster.stop() == 0
+    cluster.forget_positions()
+    cluster.start()
     eventually("run 1 is complete in west", lambda: states(cluster, "west", name)[first] == "Completed")
     cluster.same(name, first)
     cluster.same(name, second)
