@@ -417,7 +417,7 @@ impl Failover {
                 tracing::info!(namespace = entry.name(), version = %entry.version(), "active here after a hand-over");
             }
             Err(error) => {
-                tracing::error!(namespace = %id, %error, "a released namespace could not be activated")
+                tracing::error!(namespace = %id, %error, "a released namespace could not be activated");
             }
         }
     }

@@ -463,7 +463,7 @@ async fn replay_exceptions(mender: Mender) -> bool {
                     any = true;
                 }
                 Err(error) => {
-                    tracing::warn!(run = %key, %error, "a mended run stays in the quarantine table")
+                    tracing::warn!(run = %key, %error, "a mended run stays in the quarantine table");
                 }
             },
             Err(error) => tracing::debug!(run = %key, %error, "a quarantined run cannot be mended yet"),

@@ -65,10 +65,14 @@ async fn tend(failover: &Arc<Failover>, id: NamespaceId, since: &mut Since) -> b
         Phase::Active => {}
         Phase::Draining { operation, .. } => match failover.undo(id, operation).await {
             Ok(()) => {
-                tracing::warn!(namespace = entry.name(), operation, "undid a hand-over whose deadline passed")
+                tracing::warn!(
+                    namespace = entry.name(),
+                    operation,
+                    "undid a hand-over whose deadline passed"
+                );
             }
             Err(error) => {
-                tracing::error!(namespace = entry.name(), %error, "a hand-over could not be undone")
+                tracing::error!(namespace = entry.name(), %error, "a hand-over could not be undone");
             }
         },
         Phase::Released { target, operation, .. } if target == failover.shared.here() => {

@@ -91,10 +91,7 @@ pub(crate) async fn serve(
         }
     };
     let stream = Arc::new(Stream::new(shared, peer, &open, &stored, out));
-    let error = match stream.run(&open, inbound).await {
-        Ok(()) => None,
-        Err(error) => Some(error),
-    };
+    let error = stream.run(&open, inbound).await.err();
     stream.ended.cancel();
     let words = error.as_ref().map(ToString::to_string).unwrap_or_default();
     tracing::debug!(peer = &*stream.peer.name, why = words, "stream of entries to a peer ended");

@@ -131,7 +131,7 @@ mod tests {
         let state = PeerState::new();
         let shard = ShardId;
         state.change(|known| {
-            known.proof_by_peer = BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(3))])
+            known.proof_by_peer = BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(3))]);
         });
         let barriers =
             BTreeMap::from([(shard(1), Sequence(9)), (shard(2), Sequence(4)), (shard(3), Sequence(1))]);

@@ -1,6 +1,12 @@
 //! Two and three regions in one process, linked by real gRPC: what one commits the others hold, across cuts, restarts,
 //! redelivery, holes and failovers. The shards are the tests' own (see `shard`); everything else is the product.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, outside of the functions that are marked as such"
+)]
+
 mod region;
 mod shard;
 
