@@ -32,3 +32,11 @@ fn a_dead_link_and_a_missing_heading_are_found() {
         ]
     );
 }
+
+#[test]
+fn the_readme_gives_the_two_commands() {
+    let readme = std::fs::read_to_string(source::root().join("README.md")).unwrap();
+    for command in ["\ncargo run --release -- dev --regions 2", "\nscripts/test"] {
+        assert!(readme.contains(command), "README.md lacks `{}`", command.trim());
+    }
+}
