@@ -1,7 +1,7 @@
 //! A run, for the operator: everything that `run inspect` and `run branches` show, from this region's own copy.
 
 use antipode_core::{
-    ids::{WorkflowId, WorkflowKey},
+    ids::{RunId, WorkflowId, WorkflowKey},
     refusal::Refusal,
 };
 use antipode_history::api::{Operation, Reply, Request};
@@ -9,6 +9,9 @@ use antipode_proto::admin::{InspectRunReply, InspectRunRequest};
 use tonic::Status;
 
 use super::{Service, namespace};
+
+/// Runs of one workflow id that are loaded for one answer.
+const COMPLETED_MAX: usize = 100;
 
 pub(super) async fn inspect(
     service: &Service,
@@ -28,11 +31,38 @@ pub(super) async fn inspect(
     };
     let workflow =
         WorkflowKey { namespace: entry.id(), workflow: WorkflowId::from(request.workflow_id.as_str()) };
-    match service.history.call(Request { workflow, run, operation: Operation::Inspect }).await {
+    let mut reply = ask(service, &workflow, run).await?;
+    complete(service, &workflow, &mut reply).await?;
+    Ok(reply)
+}
+
+async fn ask(
+    service: &Service,
+    workflow: &WorkflowKey,
+    run: Option<RunId>,
+) -> Result<InspectRunReply, Status> {
+    let request = Request { workflow: workflow.clone(), run, operation: Operation::Inspect };
+    match service.history.call(request).await {
         Ok(Reply::Inspect(reply)) => Ok(*reply),
         Ok(_) => Err(Status::internal("the shard answered another question")),
-        Err(refusal) => Err(status(service, &request.workflow_id, refusal)),
+        Err(refusal) => Err(status(service, workflow.workflow.as_str(), refusal)),
     }
+}
+
+/// The shard lists the other runs of the workflow id as they are stored; of those that it has not loaded it does not tell
+/// the state. Asked for by name it loads them.
+async fn complete(
+    service: &Service,
+    workflow: &WorkflowKey,
+    reply: &mut InspectRunReply,
+) -> Result<(), Status> {
+    for summary in reply.runs.iter_mut().filter(|summary| summary.state.is_empty()).take(COMPLETED_MAX) {
+        let Ok(run) = summary.run_id.parse() else { continue };
+        let told = ask(service, workflow, Some(run)).await?;
+        summary.state = told.state;
+        summary.status = told.status;
+    }
+    Ok(())
 }
 
 fn status(service: &Service, workflow_id: &str, refusal: Refusal) -> Status {
