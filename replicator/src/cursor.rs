@@ -47,6 +47,12 @@ impl Cursor {
         self.read > self.announced
     }
 
+    /// Whether the peer should have heard of this position by now and has not.
+    #[must_use]
+    pub fn is_late_for(&self, wanted: Sequence) -> bool {
+        self.owes() && self.announced < wanted
+    }
+
     /// Announces all that was read, at this cost in credit.
     pub fn announce(&mut self, cost: usize) -> Announcement {
         let announcement = Announcement { after: self.announced, through: self.read };
@@ -83,6 +89,7 @@ mod tests {
         let mut cursor = Cursor::new(seq(4));
         cursor.page(seq(6));
         assert!(cursor.owes());
+        assert!(cursor.is_late_for(seq(5)) && !cursor.is_late_for(seq(4)));
         cursor.page(seq(9));
         assert_eq!(cursor.announce(100), Announcement { after: seq(4), through: seq(9) });
         assert!(!cursor.owes());

@@ -337,7 +337,11 @@ impl Failover {
     }
 
     /// What this region knows of a namespace (F3).
-    pub(crate) fn view(&self, request: &NamespaceViewRequest) -> Result<NamespaceViewResponse, Status> {
+    pub(crate) fn view(
+        &self,
+        peer: &Peer,
+        request: &NamespaceViewRequest,
+    ) -> Result<NamespaceViewResponse, Status> {
         let entry = match request.namespace_id.as_str() {
             "" => self.shared.namespaces.by_name(&request.name),
             id => {
@@ -347,11 +351,10 @@ impl Failover {
                 self.shared.namespaces.by_id(id)
             }
         };
-        let shards = (1..=self.shared.history.shard_count()).map(antipode_core::ids::ShardId);
-        let committed = shards.filter_map(|shard| {
-            let sequence = self.shared.history.committed(shard)?.borrow().0;
-            Some(Position { shard: shard.0, sequence })
-        });
+        let tips = self.committed();
+        // Who asks may wait until it has all of them.
+        peer.state.want(&tips);
+        let committed = tips.iter().map(|(shard, at)| Position { shard: shard.0, sequence: at.0 });
         Ok(match entry.filter(|entry| entry.is_global()) {
             None => NamespaceViewResponse::default(),
             Some(entry) => NamespaceViewResponse {

@@ -203,7 +203,8 @@ impl Failover {
             .map_err(Error::from)
     }
 
-    fn committed(&self) -> BTreeMap<ShardId, Sequence> {
+    /// What is committed here.
+    pub(crate) fn committed(&self) -> BTreeMap<ShardId, Sequence> {
         let shards = (1..=self.shared.history.shard_count()).map(ShardId);
         shards.filter_map(|shard| Some((shard, *self.shared.history.committed(shard)?.borrow()))).collect()
     }
@@ -228,6 +229,7 @@ impl Failover {
         operation: &Operation,
         when: &str,
     ) -> Result<(), Error> {
+        target.state.want(positions);
         let mut changes = target.state.changes();
         let proved = async {
             loop {

@@ -132,7 +132,7 @@ impl Link for LinkService {
         request: Request<NamespaceViewRequest>,
     ) -> Result<Response<NamespaceViewResponse>, Status> {
         let peer = self.caller(&request)?;
-        let view = self.failover.view(&request.into_inner())?;
+        let view = self.failover.view(&peer, &request.into_inner())?;
         self.answer(&peer.name, view)
     }
 

@@ -41,8 +41,8 @@ use crate::{
 const CREDIT_BYTES: usize = 4 << 20;
 /// Bytes of log that one read asks for.
 const PAGE_BYTES: usize = 256 << 10;
-/// How long the announcement of a range without entries for the peer waits for one that has some.
-const EMPTY_DELAY: Duration = Duration::from_millis(10);
+/// How long the announcement of a range without entries for the peer waits for one that has some, when nobody wants it.
+const EMPTY_DELAY: Duration = Duration::from_millis(250);
 /// States of runs that a stream remembers as sent.
 const STATES_REMEMBERED: usize = 16_384;
 /// What an announcement costs in credit beside its entries.
@@ -286,6 +286,7 @@ impl Stream {
     async fn send_shard(&self, shard: ShardId) -> Result<(), Error> {
         let Some(mut committed) = self.shared.history.committed(shard) else { return Err(Error::Stopping) };
         let Some(cursor) = self.shards.get(&shard) else { return Err(Error::Stopping) };
+        let mut wanted = self.peer.state.wanted();
         loop {
             let tip = *committed.borrow_and_update();
             self.measure_lag(shard, tip);
@@ -306,12 +307,15 @@ impl Stream {
                 }
                 continue;
             }
-            if lock(cursor).owes() {
-                // Nothing for the peer in what was read: its announcement may wait a little, a barrier must arrive (F2).
-                match tokio::time::timeout(EMPTY_DELAY, committed.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(Error::Stopping),
-                    Err(_) => self.announce(shard, cursor, Vec::new()).await?,
+            let late = wanted.borrow_and_update().get(&shard).is_some_and(|at| lock(cursor).is_late_for(*at));
+            if late {
+                self.announce(shard, cursor, Vec::new()).await?;
+            } else if lock(cursor).owes() {
+                // Nothing for the peer in what was read: its announcement may wait, but not a barrier's (F2).
+                tokio::select! {
+                    changed = committed.changed() => changed.map_err(|_| Error::Stopping)?,
+                    changed = wanted.changed() => changed.map_err(|_| Error::Stopping)?,
+                    () = tokio::time::sleep(EMPTY_DELAY) => self.announce(shard, cursor, Vec::new()).await?,
                 }
             } else {
                 committed.changed().await.map_err(|_| Error::Stopping)?;

@@ -55,6 +55,8 @@ pub(crate) struct Known {
 pub(crate) struct PeerState {
     known: Mutex<Known>,
     changed: watch::Sender<u64>,
+    /// Positions of our shards that somebody waits for the peer to prove.
+    wanted: watch::Sender<BTreeMap<ShardId, Sequence>>,
     /// Ends the stream to the peer that is open; a new one replaces it.
     stream: Mutex<CancellationToken>,
 }
@@ -73,7 +75,12 @@ impl PeerState {
             withheld: BTreeMap::new(),
             last_error: String::new(),
         };
-        Self { known: Mutex::new(known), changed: watch::Sender::new(0), stream: Mutex::default() }
+        Self {
+            known: Mutex::new(known),
+            changed: watch::Sender::new(0),
+            wanted: watch::Sender::default(),
+            stream: Mutex::default(),
+        }
     }
 
     /// To read.
@@ -86,6 +93,21 @@ impl PeerState {
         let result = change(&mut self.known());
         self.changed.send_modify(|count| *count += 1);
         result
+    }
+
+    /// Somebody waits for the peer to prove these positions of our shards: they are announced without delay.
+    pub(crate) fn want(&self, positions: &BTreeMap<ShardId, Sequence>) {
+        self.wanted.send_modify(|wanted| {
+            for (shard, position) in positions {
+                let known = wanted.entry(*shard).or_default();
+                *known = (*known).max(*position);
+            }
+        });
+    }
+
+    /// See [`PeerState::want`].
+    pub(crate) fn wanted(&self) -> watch::Receiver<BTreeMap<ShardId, Sequence>> {
+        self.wanted.subscribe()
     }
 
     /// Ends the stream that was open before this one.
