@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod chain;
 pub mod identity;
+pub mod owed;
 pub mod ids;
 pub mod law;
 pub mod namespace;
@@ -13,6 +14,7 @@ pub mod digest;
 pub mod fold;
 pub mod retry;
 pub mod run;
+pub mod view;
 pub mod state;
 pub mod refusal;
 pub mod task;

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    batch::{Batch, EventIdentity, Malformed},
+    batch::{Batch, Malformed},
     chain::ChainValue,
     fold::{FOLD_VERSION, FoldError},
     identity::{ExternalKind, Identity},
-    ids::{EventId, FailoverVersion, Nanos, Place, RegionId, RunId, RunKey, RunOrder, Timestamp},
+    ids::{EventId, FailoverVersion, Nanos, Place, RegionId, RunId, RunKey, RunOrder},
     register::{Kind, Order, Register, RegisterSet},
-    state::{Activity, Anchor, State},
+    state::{Anchor, State},
     tree::{Branch, Inserted, Tree},
     version_history::{Item, VersionHistory},
 };
@@ -90,38 +90,6 @@ pub struct Run {
     pub unclaimed: Vec<wire::Unclaimed>,
     /// Sticky binding.
     pub sticky: Option<Sticky>,
-}
-
-/// The workflow task that is pending, with or without events of its own.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TaskView {
-    /// Scheduled event, or the id it would have.
-    pub scheduled: EventId,
-    /// Version of that event, or of the attempt.
-    pub version: FailoverVersion,
-    /// Attempt, from 1.
-    pub attempt: i32,
-    /// Not dispatched before.
-    pub scheduled_at: Timestamp,
-    /// Once started.
-    pub started: Option<crate::state::TaskStarted>,
-    /// It has no events of its own (A4).
-    pub transient: bool,
-    /// Scheduled for a sticky queue.
-    pub sticky: bool,
-}
-
-/// An open activity with its live registers.
-#[derive(Clone, Debug)]
-pub struct ActivityView<'a> {
-    /// From its events.
-    pub activity: &'a Activity,
-    /// Attempt register, or what holds before there is one.
-    pub attempt: wire::ActivityAttempt,
-    /// Last heartbeat.
-    pub heartbeat: Option<wire::ActivityHeartbeat>,
-    /// An outcome was accepted and waits for the workflow task to end.
-    pub decided: bool,
 }
 
 /// What a batch did to a run.
@@ -368,54 +336,6 @@ impl Run {
         self.state.applied.contains(identity) || self.pending.contains_key(identity)
     }
 
-    /// The workflow task that is pending.
-    #[must_use]
-    pub fn task(&self) -> Option<TaskView> {
-        if let Some(task) = &self.state.task {
-            return Some(TaskView {
-                scheduled: task.scheduled,
-                version: task.version,
-                attempt: task.attempt,
-                scheduled_at: task.scheduled_at,
-                started: task.started.clone(),
-                transient: false,
-                sticky: task.sticky,
-            });
-        }
-        if !self.state.is_open() {
-            return None;
-        }
-        // A7: live only while its anchor is the last workflow-task event.
-        let register = self.registers.get(self.state.task_anchor.pair(), Kind::WorkflowTaskAttempt)?;
-        let attempt = wire::WorkflowTaskAttempt::decode(&*register.value).ok()?;
-        if attempt.attempt <= 0 {
-            return None;
-        }
-        let scheduled = self.state.next_event;
-        let started = attempt.started.then(|| crate::state::TaskStarted {
-            event: scheduled.next(),
-            version: FailoverVersion(attempt.start_version),
-            at: Timestamp(attempt.started_unix_nanos),
-            request_id: attempt.started_request_id,
-            identity: attempt.started_identity,
-        });
-        Some(TaskView {
-            scheduled,
-            version: register.order.version,
-            attempt: attempt.attempt,
-            scheduled_at: Timestamp(attempt.scheduled_unix_nanos),
-            started,
-            transient: true,
-            sticky: false,
-        })
-    }
-
-    /// A workflow task is in a worker's hand: events wait for its end.
-    #[must_use]
-    pub fn in_flight(&self) -> bool {
-        self.task().is_some_and(|task| task.started.is_some())
-    }
-
     fn set_register(&mut self, anchor: Anchor, kind: Kind, version: FailoverVersion, value: Bytes) {
         let known = self.registers.get(anchor.pair(), kind).map(|register| register.order);
         let order = known.unwrap_or_else(Order::default).next(version);
@@ -426,35 +346,6 @@ impl Run {
     pub fn set_task_attempt(&mut self, version: FailoverVersion, attempt: Option<wire::WorkflowTaskAttempt>) {
         let value = attempt.unwrap_or_default().encode_to_vec();
         self.set_register(self.state.task_anchor, Kind::WorkflowTaskAttempt, version, Bytes::from(value));
-    }
-
-    /// A8: the sticky binding while it holds.
-    #[must_use]
-    pub fn sticky(&self, version: FailoverVersion) -> Option<&Sticky> {
-        self.sticky
-            .as_ref()
-            .filter(|sticky| sticky.version == version && self.is_on_current(sticky.tip))
-    }
-
-    /// An open activity with its live registers.
-    #[must_use]
-    pub fn activity(&self, scheduled: EventId) -> Option<ActivityView<'_>> {
-        let activity = self.state.activities.get(&scheduled)?;
-        let attempt = self
-            .registers
-            .get(activity.anchor().pair(), Kind::ActivityAttempt)
-            .and_then(|register| wire::ActivityAttempt::decode(&*register.value).ok())
-            .unwrap_or_else(|| wire::ActivityAttempt {
-                attempt: 1,
-                scheduled_unix_nanos: activity.scheduled_at.0,
-                ..Default::default()
-            });
-        let heartbeat = self
-            .registers
-            .get(activity.anchor().pair(), Kind::ActivityHeartbeat)
-            .and_then(|register| wire::ActivityHeartbeat::decode(&*register.value).ok());
-        let decided = self.pending.contains_key(&outcome_identity(activity.anchor(), self.key.run));
-        Some(ActivityView { activity, attempt, heartbeat, decided })
     }
 
     /// Writes an activity's attempt register.
@@ -472,140 +363,6 @@ impl Run {
         self.set_register(anchor, Kind::ActivityHeartbeat, version, Bytes::from(heartbeat.encode_to_vec()));
     }
 
-    /// Pending events that are to be written on the current branch, in order of acceptance (A2).
-    #[must_use]
-    pub fn pending_live(&self) -> Vec<(Identity, Pending)> {
-        let mut live: Vec<_> = self
-            .pending
-            .iter()
-            .filter(|(identity, pending)| !self.state.applied.contains(identity) && self.is_live(pending))
-            .map(|(identity, pending)| (identity.clone(), pending.clone()))
-            .collect();
-        live.sort_by(|(a_id, a), (b_id, b)| (a.accepted, a_id).cmp(&(b.accepted, b_id)));
-        live
-    }
-
-    /// Whether there is a pending event to write.
-    #[must_use]
-    pub fn has_pending_live(&self) -> bool {
-        self.pending
-            .iter()
-            .any(|(identity, pending)| !self.state.applied.contains(identity) && self.is_live(pending))
-    }
-
-    fn is_live(&self, pending: &Pending) -> bool {
-        pending.anchor.is_none_or(|anchor| {
-            self.state.activities.get(&anchor.event).is_some_and(|activity| activity.version == anchor.version)
-        })
-    }
-
-    /// External events of losing branches that the current chain lacks and no record explains, in branch order (B1, I33).
-    #[must_use]
-    pub fn owed(&self) -> Vec<(Arc<Batch>, EventIdentity)> {
-        let mut owed: Vec<(Arc<Batch>, EventIdentity)> = Vec::new();
-        let Some(tree) = self.tree.as_ref().filter(|tree| tree.branches().len() > 1) else { return owed };
-        for chain in tree.losing() {
-            let Some(batch) = self.batches.get(&chain) else { continue };
-            for entry in &batch.envelope.identities {
-                let once = !owed.iter().any(|(_, other)| other.identity == entry.identity);
-                if once && self.is_owed(entry) {
-                    owed.push((Arc::clone(batch), entry.clone()));
-                }
-            }
-        }
-        owed
-    }
-
-    fn is_owed(&self, entry: &EventIdentity) -> bool {
-        entry.identity.kind.is_reapplied()
-            && !self.knows(&entry.identity)
-            && (self.unclaimed.is_empty() || !self.is_filed(&entry.identity))
-    }
-
-    /// Whether this run holds clients' events that may be owed to another run, or to nobody: everything it took while it is
-    /// open and does not own the workflow id; once closed, what stands on losing branches or still waits (B1).
-    #[must_use]
-    pub fn may_owe(&self) -> bool {
-        let waits = self.pending.iter().any(|(identity, pending)| pending.anchor.is_none() && !self.is_filed(identity));
-        if waits || !self.owed().is_empty() {
-            return true;
-        }
-        self.state.is_open()
-            && self.batches.values().any(|batch| {
-                batch.envelope.identities.iter().any(|entry| entry.identity.kind.is_reapplied())
-            })
-    }
-
-    /// B1, B4: clients' events that this superseded run took and the run that owns the workflow id now lacks: those to hand
-    /// over, as pending events of the owner, and those to file with a verdict.
-    #[must_use]
-    pub fn owed_to(&self, owner: &Self) -> (Vec<(Identity, Pending)>, Vec<(wire::Unclaimed, Identity)>) {
-        let mut over: BTreeMap<Identity, Pending> = BTreeMap::new();
-        let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
-        let verdict = |kind: ExternalKind, named_run: bool| {
-            if !owner.state.is_open() {
-                Some("the run that owns the workflow id is closed")
-            } else if named_run && owner.first_run != self.first_run {
-                Some("the run it named was superseded by another chain")
-            } else if kind != ExternalKind::Signal {
-                Some("only signals are handed to another run")
-            } else {
-                None
-            }
-        };
-        let record = |event: EventId, version: FailoverVersion, verdict: &str, identity: &Identity| wire::Unclaimed {
-            identity: Some(identity.to_wire()),
-            event_id: event.0,
-            version: version.0,
-            run_id: self.key.run.to_string(),
-            verdict: verdict.to_string(),
-            recorded_unix_nanos: 0,
-        };
-        for batch in self.batches.values() {
-            for entry in &batch.envelope.identities {
-                let counted = !self.state.is_open() && self.state.applied.contains(&entry.identity);
-                let settled = counted || owner.knows(&entry.identity) || self.is_filed(&entry.identity);
-                if !entry.identity.kind.is_reapplied() || settled {
-                    continue;
-                }
-                if let Some(verdict) = verdict(entry.identity.kind, entry.named_run) {
-                    let record = record(entry.event, batch.envelope.version, verdict, &entry.identity);
-                    filed.insert(entry.identity.clone(), record);
-                    continue;
-                }
-                let events = batch.decode_events().unwrap_or_default();
-                let event = events.into_iter().find(|event| event.event_id == entry.event.0);
-                let pending = Pending {
-                    events: event.into_iter().map(unnumbered).collect(),
-                    named_run: entry.named_run,
-                    anchor: None,
-                    accepted: (batch.envelope.version, batch.envelope.place),
-                    region: batch.envelope.origin.region,
-                };
-                over.insert(entry.identity.clone(), pending);
-            }
-        }
-        for (identity, pending) in &self.pending {
-            let settled = owner.knows(identity) || self.is_filed(identity) || self.state.applied.contains(identity);
-            if pending.anchor.is_some() || settled {
-                continue;
-            }
-            match verdict(identity.kind, pending.named_run) {
-                Some(verdict) => {
-                    let record = record(EventId(0), pending.accepted.0, verdict, identity);
-                    filed.insert(identity.clone(), record);
-                }
-                None => drop(over.insert(identity.clone(), pending.clone())),
-            }
-        }
-        (over.into_iter().collect(), filed.into_iter().map(|(identity, record)| (record, identity)).collect())
-    }
-
-    fn is_filed(&self, identity: &Identity) -> bool {
-        let wire = Some(identity.to_wire());
-        self.unclaimed.iter().any(|record| record.identity == wire)
-    }
-
     /// Bytes it occupies in a cache, about.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -613,11 +370,6 @@ impl Run {
             + self.registers.len() * 128
             + self.pending.len() * 256
     }
-}
-
-/// An event without what its place on a branch gave it.
-fn unnumbered(event: HistoryEvent) -> HistoryEvent {
-    HistoryEvent { event_id: 0, event_time: None, version: 0, task_id: 0, ..event }
 }
 
 /// Identity under which the outcome of an activity waits: one an activity.

@@ -3,7 +3,7 @@
 
 use antipode_core::{
     batch::Batch,
-    ids::{EventId, FailoverVersion, NamespaceId, RunId, RunKey, Sequence, Timestamp, WorkflowKey},
+    ids::{EventId, FailoverVersion, RunId, RunKey, Sequence, Timestamp, WorkflowKey},
 };
 use antipode_proto::{api::workflowservice::v1 as ws, core as wire};
 use bytes::Bytes;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use antipode_conflict::{RunFacts, arbitrate};
 use antipode_core::{digest::digest, ids::{RunId, RunKey}, run::Run};
 use antipode_history::api::{Operation, Reply, Request};
 use antipode_persistence::store::RunStore;
@@ -84,7 +85,11 @@ impl World {
 
     /// V07: the current record names the greatest run.
     fn check_owner(&mut self, workflow: &str, runs: &BTreeMap<RunId, Run>) -> Result<Option<Finding>, Failure> {
-        let greatest = runs.iter().max_by_key(|(id, run)| (run.order(), **id)).map(|(id, _)| *id);
+        let facts: Vec<_> = runs
+            .iter()
+            .map(|(id, run)| RunFacts { run: *id, order: run.order(), open: run.state.is_open() })
+            .collect();
+        let greatest = arbitrate(&facts).current.map(|facts| facts.run);
         let owner = self.owner(0, workflow)?;
         Ok((owner != greatest).then(|| format!("V07 {workflow}: {owner:?} owns it, {greatest:?} is greatest")))
     }

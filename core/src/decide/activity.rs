@@ -21,9 +21,10 @@ use crate::{
     ids::{EventId, FailoverVersion, Nanos, Timestamp},
     refusal::Refusal,
     retry,
-    run::{ActivityView, Pending, Run, outcome_identity},
+    run::{Pending, Run, outcome_identity},
     state::{Activity, Anchor},
     task::{PollInfo, Presented, TaskRef},
+    view::ActivityView,
 };
 
 /// What the API says of an activity that is not there any more.

@@ -148,7 +148,7 @@ fn bind_sticky(draft: &mut Draft<'_>, request: &ws::RespondWorkflowTaskCompleted
 
 fn refuse(
     run: &mut Run,
-    view: &crate::run::TaskView,
+    view: &crate::view::TaskView,
     bad: Bad,
     identity: &str,
     context: Context,

@@ -15,8 +15,9 @@ use super::{Context, Draft, Outcome, Seat, broken};
 use crate::{
     ids::{EventId, Nanos, Timestamp},
     refusal::Refusal,
-    run::{Run, TaskView},
+    run::Run,
     task::{PollInfo, Presented, TaskRef},
+    view::TaskView,
 };
 
 /// History length from which a workflow task suggests continue-as-new.

@@ -455,7 +455,7 @@ fn pending_activities(run: &Run) -> Vec<workflow::PendingActivityInfo> {
     views.filter(|view| !view.decided).map(|view| pending_activity(&view)).collect()
 }
 
-fn pending_activity(view: &antipode_core::run::ActivityView<'_>) -> workflow::PendingActivityInfo {
+fn pending_activity(view: &antipode_core::view::ActivityView<'_>) -> workflow::PendingActivityInfo {
     let attributes = &view.activity.attributes;
     let attempt = &view.attempt;
     let state = match (attempt.started, view.activity.cancel_requested) {

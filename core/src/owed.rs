@@ -1,0 +1,128 @@
+//! What clients gave a run and nobody has applied yet: on losing branches, waiting, or in a run that lost its workflow id.
+//! Derived from identities, never marked (A3, B1–B4): the active region computes it whenever a branch arrives, a branch or a
+//! run loses, or it becomes active.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
+
+use crate::{
+    batch::{Batch, EventIdentity},
+    identity::{ExternalKind, Identity},
+    ids::{EventId, FailoverVersion},
+    run::{Pending, Run},
+};
+
+impl Run {
+    /// External events of losing branches that the current chain lacks and no record explains, in branch order (B1, I33).
+    #[must_use]
+    pub fn owed(&self) -> Vec<(Arc<Batch>, EventIdentity)> {
+        let mut owed: Vec<(Arc<Batch>, EventIdentity)> = Vec::new();
+        let Some(tree) = self.tree.as_ref().filter(|tree| tree.branches().len() > 1) else { return owed };
+        for chain in tree.losing() {
+            let Some(batch) = self.batches.get(&chain) else { continue };
+            for entry in &batch.envelope.identities {
+                let once = !owed.iter().any(|(_, other)| other.identity == entry.identity);
+                if once && self.is_owed(entry) {
+                    owed.push((Arc::clone(batch), entry.clone()));
+                }
+            }
+        }
+        owed
+    }
+
+    fn is_owed(&self, entry: &EventIdentity) -> bool {
+        entry.identity.kind.is_reapplied()
+            && !self.knows(&entry.identity)
+            && (self.unclaimed.is_empty() || !self.is_filed(&entry.identity))
+    }
+
+    /// Whether this run holds clients' events that may be owed to another run, or to nobody: everything it took while it is
+    /// open and does not own the workflow id; once closed, what stands on losing branches or still waits (B1).
+    #[must_use]
+    pub fn may_owe(&self) -> bool {
+        let waits = self.pending.iter().any(|(identity, pending)| pending.anchor.is_none() && !self.is_filed(identity));
+        if waits || !self.owed().is_empty() {
+            return true;
+        }
+        self.state.is_open()
+            && self.batches.values().any(|batch| {
+                batch.envelope.identities.iter().any(|entry| entry.identity.kind.is_reapplied())
+            })
+    }
+
+    /// B1, B4: clients' events that this superseded run took and the run that owns the workflow id now lacks: those to hand
+    /// over, as pending events of the owner, and those to file with a verdict.
+    #[must_use]
+    pub fn owed_to(&self, owner: &Self) -> (Vec<(Identity, Pending)>, Vec<(wire::Unclaimed, Identity)>) {
+        let mut over: BTreeMap<Identity, Pending> = BTreeMap::new();
+        let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
+        let verdict = |kind: ExternalKind, named_run: bool| {
+            if !owner.state.is_open() {
+                Some("the run that owns the workflow id is closed")
+            } else if named_run && owner.first_run != self.first_run {
+                Some("the run it named was superseded by another chain")
+            } else if kind != ExternalKind::Signal {
+                Some("only signals are handed to another run")
+            } else {
+                None
+            }
+        };
+        let record = |event: EventId, version: FailoverVersion, verdict: &str, identity: &Identity| wire::Unclaimed {
+            identity: Some(identity.to_wire()),
+            event_id: event.0,
+            version: version.0,
+            run_id: self.key.run.to_string(),
+            verdict: verdict.to_string(),
+            recorded_unix_nanos: 0,
+        };
+        for batch in self.batches.values() {
+            for entry in &batch.envelope.identities {
+                let counted = !self.state.is_open() && self.state.applied.contains(&entry.identity);
+                let settled = counted || owner.knows(&entry.identity) || self.is_filed(&entry.identity);
+                if !entry.identity.kind.is_reapplied() || settled {
+                    continue;
+                }
+                if let Some(verdict) = verdict(entry.identity.kind, entry.named_run) {
+                    let record = record(entry.event, batch.envelope.version, verdict, &entry.identity);
+                    filed.insert(entry.identity.clone(), record);
+                    continue;
+                }
+                let events = batch.decode_events().unwrap_or_default();
+                let event = events.into_iter().find(|event| event.event_id == entry.event.0);
+                let pending = Pending {
+                    events: event.into_iter().map(unnumbered).collect(),
+                    named_run: entry.named_run,
+                    anchor: None,
+                    accepted: (batch.envelope.version, batch.envelope.place),
+                    region: batch.envelope.origin.region,
+                };
+                over.insert(entry.identity.clone(), pending);
+            }
+        }
+        for (identity, pending) in &self.pending {
+            let settled = owner.knows(identity) || self.is_filed(identity) || self.state.applied.contains(identity);
+            if pending.anchor.is_some() || settled {
+                continue;
+            }
+            match verdict(identity.kind, pending.named_run) {
+                Some(verdict) => {
+                    let record = record(EventId(0), pending.accepted.0, verdict, identity);
+                    filed.insert(identity.clone(), record);
+                }
+                None => drop(over.insert(identity.clone(), pending.clone())),
+            }
+        }
+        (over.into_iter().collect(), filed.into_iter().map(|(identity, record)| (record, identity)).collect())
+    }
+
+    fn is_filed(&self, identity: &Identity) -> bool {
+        let wire = Some(identity.to_wire());
+        self.unclaimed.iter().any(|record| record.identity == wire)
+    }
+}
+
+/// An event without what its place on a branch gave it.
+fn unnumbered(event: HistoryEvent) -> HistoryEvent {
+    HistoryEvent { event_id: 0, event_time: None, version: 0, task_id: 0, ..event }
+}

@@ -1,0 +1,151 @@
+//! Views of a run: what is live of registers and pending events on the current branch (A1, A2, A7, A8). Pure functions of
+//! (current branch, registers, pending set), never of arrival order.
+
+use antipode_proto::core as wire;
+use prost::Message;
+
+use crate::{
+    identity::Identity,
+    ids::{EventId, FailoverVersion, Timestamp},
+    register::Kind,
+    run::{Pending, Run, Sticky, outcome_identity},
+    state::Activity,
+};
+
+/// The workflow task that is pending, with or without events of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskView {
+    /// Scheduled event, or the id it would have.
+    pub scheduled: EventId,
+    /// Version of that event, or of the attempt.
+    pub version: FailoverVersion,
+    /// Attempt, from 1.
+    pub attempt: i32,
+    /// Not dispatched before.
+    pub scheduled_at: Timestamp,
+    /// Once started.
+    pub started: Option<crate::state::TaskStarted>,
+    /// It has no events of its own (A4).
+    pub transient: bool,
+    /// Scheduled for a sticky queue.
+    pub sticky: bool,
+}
+
+/// An open activity with its live registers.
+#[derive(Clone, Debug)]
+pub struct ActivityView<'a> {
+    /// From its events.
+    pub activity: &'a Activity,
+    /// Attempt register, or what holds before there is one.
+    pub attempt: wire::ActivityAttempt,
+    /// Last heartbeat.
+    pub heartbeat: Option<wire::ActivityHeartbeat>,
+    /// An outcome was accepted and waits for the workflow task to end.
+    pub decided: bool,
+}
+
+impl Run {
+    /// The workflow task that is pending.
+    #[must_use]
+    pub fn task(&self) -> Option<TaskView> {
+        if let Some(task) = &self.state.task {
+            return Some(TaskView {
+                scheduled: task.scheduled,
+                version: task.version,
+                attempt: task.attempt,
+                scheduled_at: task.scheduled_at,
+                started: task.started.clone(),
+                transient: false,
+                sticky: task.sticky,
+            });
+        }
+        if !self.state.is_open() {
+            return None;
+        }
+        // A7: live only while its anchor is the last workflow-task event.
+        let register = self.registers.get(self.state.task_anchor.pair(), Kind::WorkflowTaskAttempt)?;
+        let attempt = wire::WorkflowTaskAttempt::decode(&*register.value).ok()?;
+        if attempt.attempt <= 0 {
+            return None;
+        }
+        let scheduled = self.state.next_event;
+        let started = attempt.started.then(|| crate::state::TaskStarted {
+            event: scheduled.next(),
+            version: FailoverVersion(attempt.start_version),
+            at: Timestamp(attempt.started_unix_nanos),
+            request_id: attempt.started_request_id,
+            identity: attempt.started_identity,
+        });
+        Some(TaskView {
+            scheduled,
+            version: register.order.version,
+            attempt: attempt.attempt,
+            scheduled_at: Timestamp(attempt.scheduled_unix_nanos),
+            started,
+            transient: true,
+            sticky: false,
+        })
+    }
+
+    /// A workflow task is in a worker's hand: events wait for its end.
+    #[must_use]
+    pub fn in_flight(&self) -> bool {
+        self.task().is_some_and(|task| task.started.is_some())
+    }
+
+    /// A8: the sticky binding while it holds.
+    #[must_use]
+    pub fn sticky(&self, version: FailoverVersion) -> Option<&Sticky> {
+        self.sticky
+            .as_ref()
+            .filter(|sticky| sticky.version == version && self.is_on_current(sticky.tip))
+    }
+
+    /// An open activity with its live registers.
+    #[must_use]
+    pub fn activity(&self, scheduled: EventId) -> Option<ActivityView<'_>> {
+        let activity = self.state.activities.get(&scheduled)?;
+        let attempt = self
+            .registers
+            .get(activity.anchor().pair(), Kind::ActivityAttempt)
+            .and_then(|register| wire::ActivityAttempt::decode(&*register.value).ok())
+            .unwrap_or_else(|| wire::ActivityAttempt {
+                attempt: 1,
+                scheduled_unix_nanos: activity.scheduled_at.0,
+                ..Default::default()
+            });
+        let heartbeat = self
+            .registers
+            .get(activity.anchor().pair(), Kind::ActivityHeartbeat)
+            .and_then(|register| wire::ActivityHeartbeat::decode(&*register.value).ok());
+        let decided = self.pending.contains_key(&outcome_identity(activity.anchor(), self.key.run));
+        Some(ActivityView { activity, attempt, heartbeat, decided })
+    }
+
+    /// Pending events that are to be written on the current branch, in order of acceptance (A2).
+    #[must_use]
+    pub fn pending_live(&self) -> Vec<(Identity, Pending)> {
+        let mut live: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(identity, pending)| !self.state.applied.contains(identity) && self.is_live(pending))
+            .map(|(identity, pending)| (identity.clone(), pending.clone()))
+            .collect();
+        live.sort_by(|(a_id, a), (b_id, b)| (a.accepted, a_id).cmp(&(b.accepted, b_id)));
+        live
+    }
+
+    /// Whether there is a pending event to write.
+    #[must_use]
+    pub fn has_pending_live(&self) -> bool {
+        self.pending
+            .iter()
+            .any(|(identity, pending)| !self.state.applied.contains(identity) && self.is_live(pending))
+    }
+
+    fn is_live(&self, pending: &Pending) -> bool {
+        pending.anchor.is_none_or(|anchor| {
+            self.state.activities.get(&anchor.event).is_some_and(|activity| activity.version == anchor.version)
+        })
+    }
+}
