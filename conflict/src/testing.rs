@@ -22,21 +22,6 @@ pub(crate) fn batch(parent: Option<&Batch>, events: i64, version: i64, salt: u64
     Batch::seal(envelope(parent, events, version, salt), &[])
 }
 
-/// A batch with one signal for each key.
-pub(crate) fn signals(parent: &Batch, version: i64, salt: u64, keys: &[&str]) -> Batch {
-    let mut envelope = envelope(Some(parent), keys.len().try_into().unwrap(), version, salt);
-    envelope.identities = (envelope.first_event.0..)
-        .zip(keys)
-        .map(|(event, key)| EventIdentity {
-            event: EventId(event),
-            identity: Identity::client(ExternalKind::Signal, *key),
-            named_run: false,
-            reapplied_from: None,
-        })
-        .collect();
-    Batch::seal(envelope, &[])
-}
-
 pub(crate) fn envelope(parent: Option<&Batch>, events: i64, version: i64, salt: u64) -> Envelope {
     let last = parent.map_or(0, |parent| parent.envelope.last_event.0);
     let tip = item(last + events, version);

@@ -9,8 +9,7 @@ use crate::{
     chain::ChainValue,
     identity::Identity,
     ids::{
-        EventId, FailoverVersion, Incarnation, Place, RegionId, RunId, RunKey, Sequence, ShardId,
-        WorkflowId,
+        EventId, FailoverVersion, Incarnation, Place, RegionId, RunId, RunKey, Sequence, ShardId, WorkflowId,
     },
     version_history::VersionHistory,
 };
@@ -212,8 +211,7 @@ impl Envelope {
     pub fn from_wire(stored: &wire::BatchEnvelope) -> Result<Self, Malformed> {
         let field = |field, why| Malformed::Field { field, why };
         let uuid = "is not a UUID";
-        let namespace =
-            stored.namespace_id.parse().map_err(|_| field("namespace_id", uuid))?;
+        let namespace = stored.namespace_id.parse().map_err(|_| field("namespace_id", uuid))?;
         let run = stored.run_id.parse().map_err(|_| field("run_id", uuid))?;
         if stored.workflow_id.is_empty() {
             return Err(field("workflow_id", "is empty"));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use antipode_proto::api::{
-    enums::v1::{TaskQueueKind, WorkflowExecutionStatus as Status, TimeoutType},
+    enums::v1::{TaskQueueKind, TimeoutType, WorkflowExecutionStatus as Status},
     history::v1::{self as history, history_event::Attributes},
 };
 use prost::Message;
@@ -91,10 +91,8 @@ impl State {
         if !self.is_open() {
             return Err(FoldError::Invalid { event: id, why: "follows the closing event" });
         }
-        let attributes = event
-            .attributes
-            .as_ref()
-            .ok_or(FoldError::Invalid { event: id, why: "has no attributes" })?;
+        let attributes =
+            event.attributes.as_ref().ok_or(FoldError::Invalid { event: id, why: "has no attributes" })?;
         let at = event.event_time.as_ref().map(Timestamp::from_proto).unwrap_or_default();
         let anchor = Anchor { event: id, version: FailoverVersion(event.version) };
         self.fold(event, attributes, anchor, at)?;
@@ -137,8 +135,7 @@ impl State {
                 self.activity(anchor, "ActivityTaskStarted", a.scheduled_event_id)?;
             }
             A::ActivityTaskCancelRequestedEventAttributes(a) => {
-                let activity =
-                    self.activity(anchor, "ActivityTaskCancelRequested", a.scheduled_event_id)?;
+                let activity = self.activity(anchor, "ActivityTaskCancelRequested", a.scheduled_event_id)?;
                 activity.cancel_requested = Some(anchor.event);
             }
             A::ActivityTaskCompletedEventAttributes(a) => {
@@ -290,12 +287,7 @@ impl State {
         })
     }
 
-    fn activity_end(
-        &mut self,
-        anchor: Anchor,
-        kind: &'static str,
-        scheduled: i64,
-    ) -> Result<(), FoldError> {
+    fn activity_end(&mut self, anchor: Anchor, kind: &'static str, scheduled: i64) -> Result<(), FoldError> {
         let id = self.activity(anchor, kind, scheduled)?.attributes.activity_id.clone();
         self.activities.remove(&EventId(scheduled));
         self.activity_ids.remove(&id);
@@ -305,11 +297,7 @@ impl State {
     fn timer_end(&mut self, anchor: Anchor, kind: &'static str, id: &str) -> Result<(), FoldError> {
         match self.timers.remove(id) {
             Some(_) => Ok(()),
-            None => Err(FoldError::Unknown {
-                event: anchor.event,
-                kind,
-                what: format!("timer {id:?}"),
-            }),
+            None => Err(FoldError::Unknown { event: anchor.event, kind, what: format!("timer {id:?}") }),
         }
     }
 

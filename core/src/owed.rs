@@ -13,6 +13,15 @@ use crate::{
     run::{Pending, Run},
 };
 
+/// What a run owes when another one owns its workflow id.
+#[derive(Debug, Default)]
+pub struct Owing {
+    /// Events that the owner takes as pending ones.
+    pub hand_over: BTreeMap<Identity, Pending>,
+    /// Events that nobody takes, with the verdict.
+    pub file: Vec<wire::Unclaimed>,
+}
+
 impl Run {
     /// External events of losing branches that the current chain lacks and no record explains, in branch order (B1, I33).
     #[must_use]
@@ -41,20 +50,24 @@ impl Run {
     /// open and does not own the workflow id; once closed, what stands on losing branches or still waits (B1).
     #[must_use]
     pub fn may_owe(&self) -> bool {
-        let waits = self.pending.iter().any(|(identity, pending)| pending.anchor.is_none() && !self.is_filed(identity));
+        let waits = self
+            .pending
+            .iter()
+            .any(|(identity, pending)| pending.anchor.is_none() && !self.is_filed(identity));
         if waits || !self.owed().is_empty() {
             return true;
         }
         self.state.is_open()
-            && self.batches.values().any(|batch| {
-                batch.envelope.identities.iter().any(|entry| entry.identity.kind.is_reapplied())
-            })
+            && self
+                .batches
+                .values()
+                .any(|batch| batch.envelope.identities.iter().any(|entry| entry.identity.kind.is_reapplied()))
     }
 
     /// B1, B4: clients' events that this superseded run took and the run that owns the workflow id now lacks: those to hand
     /// over, as pending events of the owner, and those to file with a verdict.
     #[must_use]
-    pub fn owed_to(&self, owner: &Self) -> (Vec<(Identity, Pending)>, Vec<(wire::Unclaimed, Identity)>) {
+    pub fn owed_to(&self, owner: &Self) -> Owing {
         let mut over: BTreeMap<Identity, Pending> = BTreeMap::new();
         let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
         let verdict = |kind: ExternalKind, named_run: bool| {
@@ -68,14 +81,15 @@ impl Run {
                 None
             }
         };
-        let record = |event: EventId, version: FailoverVersion, verdict: &str, identity: &Identity| wire::Unclaimed {
-            identity: Some(identity.to_wire()),
-            event_id: event.0,
-            version: version.0,
-            run_id: self.key.run.to_string(),
-            verdict: verdict.to_string(),
-            recorded_unix_nanos: 0,
-        };
+        let record =
+            |event: EventId, version: FailoverVersion, verdict: &str, identity: &Identity| wire::Unclaimed {
+                identity: Some(identity.to_wire()),
+                event_id: event.0,
+                version: version.0,
+                run_id: self.key.run.to_string(),
+                verdict: verdict.to_string(),
+                recorded_unix_nanos: 0,
+            };
         for batch in self.batches.values() {
             for entry in &batch.envelope.identities {
                 let counted = !self.state.is_open() && self.state.applied.contains(&entry.identity);
@@ -101,7 +115,8 @@ impl Run {
             }
         }
         for (identity, pending) in &self.pending {
-            let settled = owner.knows(identity) || self.is_filed(identity) || self.state.applied.contains(identity);
+            let settled =
+                owner.knows(identity) || self.is_filed(identity) || self.state.applied.contains(identity);
             if pending.anchor.is_some() || settled {
                 continue;
             }
@@ -113,7 +128,7 @@ impl Run {
                 None => drop(over.insert(identity.clone(), pending.clone())),
             }
         }
-        (over.into_iter().collect(), filed.into_iter().map(|(identity, record)| (record, identity)).collect())
+        Owing { hand_over: over, file: filed.into_values().collect() }
     }
 
     fn is_filed(&self, identity: &Identity) -> bool {

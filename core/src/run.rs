@@ -1,15 +1,9 @@
 //! A run: its branch tree, the fold of the current branch, and what has no event beside it (A1, A2). Views select what is
 //! live; they are pure functions of (current branch, registers, pending set), never of arrival order.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use antipode_proto::{
-    api::history::v1::HistoryEvent,
-    core as wire,
-};
+use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
 use bytes::Bytes;
 use prost::Message;
 
@@ -19,7 +13,7 @@ use crate::{
     fold::{FOLD_VERSION, FoldError},
     identity::{ExternalKind, Identity},
     ids::{EventId, FailoverVersion, Nanos, Place, RegionId, RunId, RunKey, RunOrder},
-    register::{Kind, Order, Register, RegisterSet},
+    register::{Kind, Register, RegisterSet},
     state::{Anchor, State},
     tree::{Branch, Inserted, Tree},
     version_history::{Item, VersionHistory},
@@ -159,7 +153,10 @@ impl Run {
         wire::RunHead {
             first_run_id: self.first_run.to_string(),
             branches: self.tree.as_ref().map(Tree::branches_wire).unwrap_or_default(),
-            current: self.tree.as_ref().map_or(0, |tree| u32::try_from(tree.current_index()).unwrap_or(u32::MAX)),
+            current: self
+                .tree
+                .as_ref()
+                .map_or(0, |tree| u32::try_from(tree.current_index()).unwrap_or(u32::MAX)),
             registers: self.registers.to_wire(),
             pending: self.pending.iter().map(|(identity, pending)| pending.to_wire(identity)).collect(),
             unclaimed: self.unclaimed.clone(),
@@ -241,7 +238,9 @@ impl Run {
         self.forget_applied();
         let tip = self.branches().last().map(|branch| branch.chain);
         if tip != Some(batch.chain) || batch.envelope.previous != before {
-            return Err(RunError::Tree("an own batch did not become the tip of the current branch".to_string()));
+            return Err(RunError::Tree(
+                "an own batch did not become the tip of the current branch".to_string(),
+            ));
         }
         Ok(())
     }
@@ -323,7 +322,8 @@ impl Run {
     pub fn missing_anchor(&self, state: &wire::RunState) -> bool {
         let known = |event: i64, version: i64| {
             event == 0
-                || self.branches()
+                || self
+                    .branches()
                     .iter()
                     .any(|branch| branch.items.contains(EventId(event), FailoverVersion(version)))
         };
@@ -338,7 +338,7 @@ impl Run {
 
     fn set_register(&mut self, anchor: Anchor, kind: Kind, version: FailoverVersion, value: Bytes) {
         let known = self.registers.get(anchor.pair(), kind).map(|register| register.order);
-        let order = known.unwrap_or_else(Order::default).next(version);
+        let order = known.unwrap_or_default().next(version);
         self.registers.merge(Register { anchor: anchor.pair(), kind, order, value });
     }
 
@@ -349,7 +349,12 @@ impl Run {
     }
 
     /// Writes an activity's attempt register.
-    pub fn set_activity_attempt(&mut self, anchor: Anchor, version: FailoverVersion, attempt: &wire::ActivityAttempt) {
+    pub fn set_activity_attempt(
+        &mut self,
+        anchor: Anchor,
+        version: FailoverVersion,
+        attempt: &wire::ActivityAttempt,
+    ) {
         self.set_register(anchor, Kind::ActivityAttempt, version, Bytes::from(attempt.encode_to_vec()));
     }
 
@@ -402,10 +407,10 @@ impl Pending {
             event: EventId(stored.anchor_event_id),
             version: FailoverVersion(stored.anchor_version),
         });
-        let place = stored.accepted.as_ref().map_or_else(Place::default, |place| Place {
-            epoch: place.epoch,
-            sequence: place.sequence,
-        });
+        let place = stored
+            .accepted
+            .as_ref()
+            .map_or_else(Place::default, |place| Place { epoch: place.epoch, sequence: place.sequence });
         let pending = Self {
             events,
             named_run: stored.named_run,

@@ -7,9 +7,7 @@ use std::{
 };
 
 use antipode_proto::api::{
-    common::v1 as common,
-    enums::v1::WorkflowExecutionStatus as Status,
-    history::v1 as history,
+    common::v1 as common, enums::v1::WorkflowExecutionStatus as Status, history::v1 as history,
 };
 
 use crate::{

@@ -1,6 +1,9 @@
 //! Names of dispatched tasks and of the pollers they go to (A5).
 
-use crate::{chain::ChainValue, ids::{EventId, FailoverVersion}};
+use crate::{
+    chain::ChainValue,
+    ids::{EventId, FailoverVersion},
+};
 
 /// Names a dispatched task (A5): checked against the run as it is when somebody brings it back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

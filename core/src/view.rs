@@ -96,9 +96,7 @@ impl Run {
     /// A8: the sticky binding while it holds.
     #[must_use]
     pub fn sticky(&self, version: FailoverVersion) -> Option<&Sticky> {
-        self.sticky
-            .as_ref()
-            .filter(|sticky| sticky.version == version && self.is_on_current(sticky.tip))
+        self.sticky.as_ref().filter(|sticky| sticky.version == version && self.is_on_current(sticky.tip))
     }
 
     /// An open activity with its live registers.
@@ -145,7 +143,10 @@ impl Run {
 
     fn is_live(&self, pending: &Pending) -> bool {
         pending.anchor.is_none_or(|anchor| {
-            self.state.activities.get(&anchor.event).is_some_and(|activity| activity.version == anchor.version)
+            self.state
+                .activities
+                .get(&anchor.event)
+                .is_some_and(|activity| activity.version == anchor.version)
         })
     }
 }

@@ -116,7 +116,9 @@ impl Client {
     pub fn refill(&self, namespace: NamespaceId, queue: &str, kind: TaskKind) -> bool {
         let command = || Command::Refill { namespace, queue: queue.to_string(), kind };
         // Each shard is asked, also after one that could not take it.
-        self.shards.iter().fold(true, |all, shard| shard.commands.try_send(command()).is_ok() && all)
+        // Every shard is told, also after one that was too busy.
+        let told = self.shards.iter().filter(|shard| shard.commands.try_send(command()).is_ok()).count();
+        told == self.shards.len()
     }
 
     /// Tells all shards that a namespace record changed (D6) and waits until each has taken it.

@@ -406,7 +406,10 @@ fn read(store: Arc<dyn Store>, shard: ShardId, load: Load) -> BoxFuture<'static,
             }
             Load::Backlog { namespaces, queue, after } => {
                 let queue = queue.as_ref().map(|(name, kind)| (name.as_str(), *kind));
-                store.dispatch_backlog(shard, namespaces, queue, *after, BACKLOG_PAGE).await.map(Loaded::Backlog)
+                store
+                    .dispatch_backlog(shard, namespaces, queue, *after, BACKLOG_PAGE)
+                    .await
+                    .map(Loaded::Backlog)
             }
         };
         let loaded = loaded.unwrap_or_else(|error| Loaded::Failed(error.to_string()));

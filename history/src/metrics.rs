@@ -3,7 +3,11 @@
 use antipode_persistence::rows::TaskKind;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::{Histogram, exponential_buckets}},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::Registry,
 };
 
@@ -53,7 +57,11 @@ impl Metrics {
             commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
         };
         let m = metrics.clone();
-        registry.register("antipode_tasks_discarded", "Tasks brought back that did not fit their run", m.discarded);
+        registry.register(
+            "antipode_tasks_discarded",
+            "Tasks brought back that did not fit their run",
+            m.discarded,
+        );
         registry.register("antipode_history_events", "What happened to runs beside their history", m.events);
         registry.register("antipode_commits", "Groups committed", m.commits);
         registry.register("antipode_batches", "History batches committed", m.batches);

@@ -339,7 +339,9 @@ impl Namespaces {
                     }
                     (entry.notification, record)
                 }
-                None if !received.is_global() || !received.has_member(&self.here) => return Ok(Merge::NotOurs),
+                None if !received.is_global() || !received.has_member(&self.here) => {
+                    return Ok(Merge::NotOurs);
+                }
                 None => (0, received.clone()),
             };
             if self.put(expected, record).await? {
@@ -450,7 +452,9 @@ mod tests {
             RegionRow { name: peer.into(), initial, address: "-".into(), enabled: true, retired: false };
         store.region_put(row).await.unwrap();
         let seed = u64::from(store.identity().initial);
-        Namespaces::load(store, Arc::new(ManualClock::new(7)), Arc::new(SeededEntropy::new(seed))).await.unwrap()
+        Namespaces::load(store, Arc::new(ManualClock::new(7)), Arc::new(SeededEntropy::new(seed)))
+            .await
+            .unwrap()
     }
 
     fn orders(global: bool) -> NewNamespace {
@@ -541,7 +545,9 @@ mod tests {
             .unwrap();
         let config = Config { retention_seconds: 5 };
         let both = two
-            .update::<Error>(made.id(), |record| Ok(record.update_config(&two.act(&regions, "b", ""), config)?))
+            .update::<Error>(made.id(), |record| {
+                Ok(record.update_config(&two.act(&regions, "b", ""), config)?)
+            })
             .await
             .unwrap();
         assert_eq!((both.name(), both.record.config()), ("renamed", config));

@@ -3,11 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use antipode_conflict::{RunFacts, arbitrate};
-use antipode_core::{digest::digest, ids::{RunId, RunKey}, run::Run};
+use antipode_core::{
+    digest::digest,
+    ids::{RunId, RunKey},
+    run::Run,
+};
 use antipode_history::api::{Operation, Reply, Request};
 use antipode_persistence::store::RunStore;
 use antipode_proto::{
-    api::{enums::v1::EventType, history::v1::{HistoryEvent, history_event::Attributes}},
+    api::{
+        enums::v1::EventType,
+        history::v1::{HistoryEvent, history_event::Attributes},
+    },
     core as wire,
 };
 use futures::FutureExt;
@@ -34,9 +41,11 @@ impl World {
         for row in rows {
             let loaded = region.store.run_load(shard, &row.key).now_or_never().transpose();
             let Some(Some(stored)) = loaded.map_err(|error| restless(error.to_string()))? else { continue };
-            let head = wire::RunHead::decode(&*stored.row.head).map_err(|error| restless(error.to_string()))?;
+            let head =
+                wire::RunHead::decode(&*stored.row.head).map_err(|error| restless(error.to_string()))?;
             let batches = stored.batches.iter().map(|row| row.batch.clone());
-            let run = Run::restore(row.key.clone(), &head, batches).map_err(|error| restless(error.to_string()))?;
+            let run =
+                Run::restore(row.key.clone(), &head, batches).map_err(|error| restless(error.to_string()))?;
             runs.insert(row.key.run, run);
         }
         Ok(runs)
@@ -55,7 +64,11 @@ impl World {
                 let runs = self.stored_runs(region, workflow)?;
                 let name = self.regions[region].name.clone();
                 if runs.keys().collect::<Vec<_>>() != first.keys().collect::<Vec<_>>() {
-                    findings.push(format!("V09 {workflow}: {name} holds {:?}, east {:?}", runs.keys(), first.keys()));
+                    findings.push(format!(
+                        "V09 {workflow}: {name} holds {:?}, east {:?}",
+                        runs.keys(),
+                        first.keys()
+                    ));
                     continue;
                 }
                 for (id, run) in &runs {
@@ -70,7 +83,10 @@ impl World {
                     if let Some(inspect) = self.inspect(region, workflow, Some(*id))?
                         && inspect.digest != here
                     {
-                        findings.push(format!("V05 {workflow}/{id}: {name} remembers {} and stores {here}", inspect.digest));
+                        findings.push(format!(
+                            "V05 {workflow}/{id}: {name} remembers {} and stores {here}",
+                            inspect.digest
+                        ));
                     }
                 }
                 let (mine, easts) = (self.owner(region, workflow)?, self.owner(0, workflow)?);
@@ -84,14 +100,19 @@ impl World {
     }
 
     /// V07: the current record names the greatest run.
-    fn check_owner(&mut self, workflow: &str, runs: &BTreeMap<RunId, Run>) -> Result<Option<Finding>, Failure> {
+    fn check_owner(
+        &mut self,
+        workflow: &str,
+        runs: &BTreeMap<RunId, Run>,
+    ) -> Result<Option<Finding>, Failure> {
         let facts: Vec<_> = runs
             .iter()
             .map(|(id, run)| RunFacts { run: *id, order: run.order(), open: run.state.is_open() })
             .collect();
         let greatest = arbitrate(&facts).current.map(|facts| facts.run);
         let owner = self.owner(0, workflow)?;
-        Ok((owner != greatest).then(|| format!("V07 {workflow}: {owner:?} owns it, {greatest:?} is greatest")))
+        Ok((owner != greatest)
+            .then(|| format!("V07 {workflow}: {owner:?} owns it, {greatest:?} is greatest")))
     }
 
     fn owner(&mut self, region: usize, workflow: &str) -> Result<Option<RunId>, Failure> {
@@ -120,7 +141,8 @@ impl World {
 
 /// What a run is made of, for a finding.
 fn portrait(run: &Run) -> String {
-    let branches: Vec<_> = run.branches().iter().map(|branch| format!("{}…{}", branch.items, branch.chain)).collect();
+    let branches: Vec<_> =
+        run.branches().iter().map(|branch| format!("{}…{}", branch.items, branch.chain)).collect();
     format!(
         "branches {branches:?} registers {:?} pending {:?} applied {} task {:?}",
         run.registers.iter().map(|register| format!("{register:?}")).collect::<Vec<_>>(),
@@ -145,7 +167,12 @@ pub fn signals(events: &[HistoryEvent]) -> Vec<String> {
 pub fn outline(events: &[HistoryEvent]) -> String {
     let name = |event: &HistoryEvent| {
         let kind = EventType::try_from(event.event_type).unwrap_or_default();
-        format!("{}@{}:{}", event.event_id, event.version, kind.as_str_name().trim_start_matches("EVENT_TYPE_"))
+        format!(
+            "{}@{}:{}",
+            event.event_id,
+            event.version,
+            kind.as_str_name().trim_start_matches("EVENT_TYPE_")
+        )
     };
     events.iter().map(name).collect::<Vec<_>>().join(" ")
 }

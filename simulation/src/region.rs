@@ -264,8 +264,8 @@ impl Region {
         let store = &self.store;
         let loaded = match load {
             Load::Workflow(key) => {
-                let current =
-                    ready(store.current_load(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
+                let current = ready(store.current_load(shard, key))?
+                    .map_err(|error| Error::Store(error.to_string()))?;
                 let run: Option<RunId> = current.as_ref().and_then(|row| row.record.run_id.parse().ok());
                 let stored = match run {
                     Some(run) => ready(store.run_load(shard, &key.run(run)))?
@@ -281,7 +281,8 @@ impl Region {
             }
             Load::Backlog { namespaces, queue, after } => {
                 let queue = queue.as_ref().map(|(name, kind)| (name.as_str(), *kind));
-                ready(store.dispatch_backlog(shard, namespaces, queue, *after, BACKLOG_PAGE))?.map(Loaded::Backlog)
+                ready(store.dispatch_backlog(shard, namespaces, queue, *after, BACKLOG_PAGE))?
+                    .map(Loaded::Backlog)
             }
         };
         loaded.map_err(|error| Error::Store(error.to_string()))

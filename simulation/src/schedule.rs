@@ -138,7 +138,10 @@ impl Walk {
         let region = self.active();
         let kind = if self.random.percent(60) { TaskKind::Workflow } else { TaskKind::Activity };
         if let Some(held) = self.world.poll(region, kind)? {
-            let line = format!("{} {:?} in {}", held.token.key.workflow, held.token.task, self.world.regions[region].name);
+            let line = format!(
+                "{} {:?} in {}",
+                held.token.key.workflow, held.token.task, self.world.regions[region].name
+            );
             match kind {
                 TaskKind::Workflow => {
                     self.did("task started", line);
@@ -183,7 +186,10 @@ impl Walk {
             Some(Ok(_)) => "task completed",
             _ => "task refused",
         };
-        self.did(fate, format!("{} {decision:?} in {}", held.token.key.workflow, self.world.regions[region].name));
+        self.did(
+            fate,
+            format!("{} {decision:?} in {}", held.token.key.workflow, self.world.regions[region].name),
+        );
         Ok(())
     }
 
@@ -200,7 +206,10 @@ impl Walk {
             Some(Ok(_)) => "activity completed",
             _ => "activity refused",
         };
-        self.did(fate, format!("{} well {well} in {}", held.token.key.workflow, self.world.regions[region].name));
+        self.did(
+            fate,
+            format!("{} well {well} in {}", held.token.key.workflow, self.world.regions[region].name),
+        );
         Ok(())
     }
 
@@ -209,7 +218,10 @@ impl Walk {
         if from == to || self.world.cut.contains(&(from, to)) {
             return Ok(());
         }
-        self.did("replicate", format!("{} to {}", self.world.regions[from].name, self.world.regions[to].name));
+        self.did(
+            "replicate",
+            format!("{} to {}", self.world.regions[from].name, self.world.regions[to].name),
+        );
         self.world.exchange_records()?;
         self.world.replicate_link(from, to).map(|_| ())
     }
@@ -335,7 +347,10 @@ impl Walk {
             match found.get(id).and_then(|chains| chains.values().max()).copied().unwrap_or(0) {
                 1 => {}
                 0 if listed.contains(id) => {}
-                0 => self.report.findings.push(format!("V10 {workflow}: {id} is lost\n  {}", outlines.join("\n  "))),
+                0 => self
+                    .report
+                    .findings
+                    .push(format!("V10 {workflow}: {id} is lost\n  {}", outlines.join("\n  "))),
                 times => self.report.findings.push(format!("V11 {workflow}: {id} stands {times} times")),
             }
         }

@@ -2,7 +2,9 @@
 
 use antipode_core::ids::{RunId, WorkflowKey};
 use antipode_history::{
-    api::{ActivityRef, HistoryRequest, Offer, Operation, PollInfo, Refusal, Reply, Request, TaskKind, TaskToken},
+    api::{
+        ActivityRef, HistoryRequest, Offer, Operation, PollInfo, Refusal, Reply, Request, TaskKind, TaskToken,
+    },
     token,
 };
 use antipode_proto::api::{
@@ -75,7 +77,13 @@ impl World {
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn signal(&mut self, region: usize, workflow: &str, name: &str, request_id: &str) -> Result<Answer, Failure> {
+    pub fn signal(
+        &mut self,
+        region: usize,
+        workflow: &str,
+        name: &str,
+        request_id: &str,
+    ) -> Result<Answer, Failure> {
         let signal = ws::SignalWorkflowExecutionRequest {
             signal_name: name.to_string(),
             input: text(name),
@@ -90,8 +98,14 @@ impl World {
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn terminate(&mut self, region: usize, workflow: &str, run: Option<RunId>) -> Result<Answer, Failure> {
-        let terminate = ws::TerminateWorkflowExecutionRequest { reason: "told to".to_string(), ..Default::default() };
+    pub fn terminate(
+        &mut self,
+        region: usize,
+        workflow: &str,
+        run: Option<RunId>,
+    ) -> Result<Answer, Failure> {
+        let terminate =
+            ws::TerminateWorkflowExecutionRequest { reason: "told to".to_string(), ..Default::default() };
         let key = self.key(workflow);
         self.ask(region, Request { workflow: key, run, operation: Operation::Terminate(Box::new(terminate)) })
     }
@@ -112,7 +126,8 @@ impl World {
     /// # Errors
     /// [`Failure`].
     pub fn take(&mut self, region: usize, offer: Offer) -> Result<Option<Held>, Failure> {
-        let poll = PollInfo { identity: "worker".to_string(), queue: offer.queue.clone(), ..Default::default() };
+        let poll =
+            PollInfo { identity: "worker".to_string(), queue: offer.queue.clone(), ..Default::default() };
         let (workflow, run) = (offer.key.workflow_key(), Some(offer.key.run));
         let operation = match offer.kind {
             TaskKind::Workflow => Operation::WorkflowTaskStart { task: offer.task, poll },
@@ -134,7 +149,12 @@ impl World {
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn complete_task(&mut self, region: usize, held: &Held, decision: &Decision) -> Result<Answer, Failure> {
+    pub fn complete_task(
+        &mut self,
+        region: usize,
+        held: &Held,
+        decision: &Decision,
+    ) -> Result<Answer, Failure> {
         let completed = ws::RespondWorkflowTaskCompletedRequest {
             commands: commands(decision),
             identity: "worker".to_string(),
@@ -167,7 +187,12 @@ impl World {
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn history(&mut self, region: usize, workflow: &str, run: Option<RunId>) -> Result<Vec<HistoryEvent>, Failure> {
+    pub fn history(
+        &mut self,
+        region: usize,
+        workflow: &str,
+        run: Option<RunId>,
+    ) -> Result<Vec<HistoryEvent>, Failure> {
         let key: WorkflowKey = self.key(workflow);
         let wanted = HistoryRequest { page_size: 1_000_000, ..Default::default() };
         let request = Request { workflow: key, run, operation: Operation::History(wanted) };
@@ -199,20 +224,27 @@ impl World {
 
 fn commands(decision: &Decision) -> Vec<Command> {
     let command = |kind: CommandType, attributes: Attributes| {
-        vec![Command { command_type: kind as i32, user_metadata: None, attributes: Some(attributes), ..Default::default() }]
+        vec![Command {
+            command_type: kind as i32,
+            user_metadata: None,
+            attributes: Some(attributes),
+            ..Default::default()
+        }]
     };
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     match decision {
         Decision::Wait => Vec::new(),
         Decision::Activity(id) => command(
             CommandType::ScheduleActivityTask,
-            Attributes::ScheduleActivityTaskCommandAttributes(command::ScheduleActivityTaskCommandAttributes {
-                activity_id: id.clone(),
-                activity_type: Some(ActivityType { name: "activity".to_string() }),
-                task_queue: queue(),
-                start_to_close_timeout: seconds(60),
-                ..Default::default()
-            }),
+            Attributes::ScheduleActivityTaskCommandAttributes(
+                command::ScheduleActivityTaskCommandAttributes {
+                    activity_id: id.clone(),
+                    activity_type: Some(ActivityType { name: "activity".to_string() }),
+                    task_queue: queue(),
+                    start_to_close_timeout: seconds(60),
+                    ..Default::default()
+                },
+            ),
         ),
         Decision::Timer(id, length) => command(
             CommandType::StartTimer,

@@ -56,8 +56,8 @@ impl World {
     pub fn new(shards: &[u32]) -> Result<Self, Failure> {
         let names = &NAMES[..shards.len().min(NAMES.len())];
         let members = names.iter().zip(1..).map(|(name, id)| Member::new(*name, id));
-        let members =
-            Regions::new(Increment::DEFAULT, members).map_err(|error| Failure::Namespace(error.to_string()))?;
+        let members = Regions::new(Increment::DEFAULT, members)
+            .map_err(|error| Failure::Namespace(error.to_string()))?;
         let start = Start {
             id: NamespaceId(uuid::Uuid::from_u128(7)),
             name: "default".to_string(),
@@ -128,7 +128,11 @@ impl World {
     ///
     /// # Errors
     /// The region's refusal, or none when the answer waits.
-    pub fn ask(&mut self, region: usize, request: Request) -> Result<Option<Result<Reply, Refusal>>, Failure> {
+    pub fn ask(
+        &mut self,
+        region: usize,
+        request: Request,
+    ) -> Result<Option<Result<Reply, Refusal>>, Failure> {
         let now = self.now;
         let ticket = self.regions[region].request(now, request);
         self.regions[region].settle(now)?;
@@ -150,7 +154,9 @@ impl World {
     /// # Errors
     /// [`Failure`].
     pub fn force(&mut self, to: usize) -> Result<FailoverVersion, Failure> {
-        let reachable = |other: usize| other == to || (!self.cut.contains(&(other, to)) && !self.cut.contains(&(to, other)));
+        let reachable = |other: usize| {
+            other == to || (!self.cut.contains(&(other, to)) && !self.cut.contains(&(to, other)))
+        };
         let mut record = self.regions[to].record.clone();
         for (index, region) in self.regions.iter().enumerate() {
             if reachable(index) {
@@ -238,7 +244,8 @@ impl World {
             LogEntry::Batch(row) => (row.batch.envelope.run.clone(), Replicated::Batch(row.batch.clone())),
             LogEntry::Run(row) => {
                 let head = wire::RunHead::decode(&*row.head).ok()?;
-                let tip = usize::try_from(head.current).ok().and_then(|index| head.branches.get(index).cloned());
+                let tip =
+                    usize::try_from(head.current).ok().and_then(|index| head.branches.get(index).cloned());
                 let state = wire::RunState {
                     namespace_id: row.key.namespace.to_string(),
                     workflow_id: row.key.workflow.to_string(),

@@ -28,7 +28,9 @@ fn sweep(regions: usize) {
     }
     assert!(failed.is_empty(), "{} failing seeds of {regions} regions: {failed:?}", failed.len());
     // A schedule that reaches nothing proves nothing.
-    for step in ["force", "cut", "crash", "task completed", "task refused", "activity completed", "activity refused"] {
+    for step in
+        ["force", "cut", "crash", "task completed", "task refused", "activity completed", "activity refused"]
+    {
         assert!(reached.get(step).is_some_and(|count| *count > 0), "{step} never happened: {reached:?}");
     }
 }

@@ -71,13 +71,20 @@ pub fn scheduled_attributes(
         heartbeat_timeout: Some(beat.to_proto()),
         workflow_task_completed_event_id: completed.0,
         retry_policy: Some(retry::with_defaults(command.retry_policy.as_ref())),
-        priority: command.priority.clone().or_else(|| start.and_then(|start| start.attributes.priority.clone())),
+        priority: command
+            .priority
+            .clone()
+            .or_else(|| start.and_then(|start| start.attributes.priority.clone())),
         ..Default::default()
     }
 }
 
 /// A worker asks to cancel an activity: one that has not started is cancelled at once.
-pub(super) fn request_cancel(draft: &mut Draft<'_>, scheduled: EventId, completed: EventId) -> Result<(), Refusal> {
+pub(super) fn request_cancel(
+    draft: &mut Draft<'_>,
+    scheduled: EventId,
+    completed: EventId,
+) -> Result<(), Refusal> {
     let Some(view) = draft.run.activity(scheduled) else { return Ok(()) };
     let started = view.attempt.started || view.decided;
     if view.activity.cancel_requested.is_some() {
@@ -293,7 +300,10 @@ fn unnumbered(attributes: Attributes) -> HistoryEvent {
     }
 }
 
-fn started(scheduled: EventId, attempt: &wire::ActivityAttempt) -> history::ActivityTaskStartedEventAttributes {
+fn started(
+    scheduled: EventId,
+    attempt: &wire::ActivityAttempt,
+) -> history::ActivityTaskStartedEventAttributes {
     history::ActivityTaskStartedEventAttributes {
         scheduled_event_id: scheduled.0,
         identity: attempt.started_identity.clone(),
@@ -452,12 +462,16 @@ pub fn timeout(view: &ActivityView<'_>) -> Option<(Timestamp, TimeoutType)> {
             earliest = Some((time, kind));
         }
     };
-    at(activity.schedule_to_close().map(|limit| activity.scheduled_at.plus(limit)), TimeoutType::ScheduleToClose);
+    at(
+        activity.schedule_to_close().map(|limit| activity.scheduled_at.plus(limit)),
+        TimeoutType::ScheduleToClose,
+    );
     let due = Timestamp(view.attempt.scheduled_unix_nanos);
     if view.attempt.started {
         let begun = Timestamp(view.attempt.started_unix_nanos);
         at(activity.start_to_close().map(|limit| begun.plus(limit)), TimeoutType::StartToClose);
-        let beat = view.heartbeat.as_ref().map_or(begun, |beat| Timestamp(beat.recorded_unix_nanos).max(begun));
+        let beat =
+            view.heartbeat.as_ref().map_or(begun, |beat| Timestamp(beat.recorded_unix_nanos).max(begun));
         at(activity.heartbeat().map(|limit| beat.plus(limit)), TimeoutType::Heartbeat);
     } else {
         at(activity.schedule_to_start().map(|limit| due.plus(limit)), TimeoutType::ScheduleToStart);

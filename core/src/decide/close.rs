@@ -1,7 +1,9 @@
 //! How a run closes: by a command, by its timeout; and whether its chain goes on (continue-as-new, retry).
 
 use antipode_proto::api::{
-    command::v1::{ContinueAsNewWorkflowExecutionCommandAttributes as ContinueAsNew, command::Attributes as C},
+    command::v1::{
+        ContinueAsNewWorkflowExecutionCommandAttributes as ContinueAsNew, command::Attributes as C,
+    },
     enums::v1::{ContinueAsNewInitiator, RetryState, TimeoutType},
     failure::v1::{Failure, TimeoutFailureInfo, failure::FailureInfo},
     history::v1::{self as history, history_event::Attributes},

@@ -58,12 +58,7 @@ pub fn complete(
     next_run: RunId,
 ) -> Result<Outcome, Refusal> {
     let view = workflow_task::check(run, presented)?;
-    let mut overlay = Overlay {
-        run,
-        activity_ids: BTreeSet::new(),
-        timers: BTreeMap::new(),
-        closing: false,
-    };
+    let mut overlay = Overlay { run, activity_ids: BTreeSet::new(), timers: BTreeMap::new(), closing: false };
     let checked = request.commands.iter().try_for_each(|command| overlay.check(command));
     let closing = overlay.closing;
     let failed = match checked {
@@ -80,9 +75,9 @@ pub fn complete(
 
     let mut draft = Draft::new(run, context, seats[0]);
     let (scheduled, started) = workflow_task::realise(&mut draft, &view)?;
-    let completed = draft.event(Attributes::WorkflowTaskCompletedEventAttributes(
-        completed_attributes(scheduled, started, request),
-    ))?;
+    let completed = draft.event(Attributes::WorkflowTaskCompletedEventAttributes(completed_attributes(
+        scheduled, started, request,
+    )))?;
     bind_sticky(&mut draft, request);
     let mut successor = None;
     for command in &request.commands {
@@ -181,7 +176,9 @@ impl Overlay<'_> {
         };
         match command.attributes.as_ref().ok_or_else(missing)? {
             C::ScheduleActivityTaskCommandAttributes(a) => self.check_activity(a),
-            C::RequestCancelActivityTaskCommandAttributes(a) => self.check_cancel_activity(a.scheduled_event_id),
+            C::RequestCancelActivityTaskCommandAttributes(a) => {
+                self.check_cancel_activity(a.scheduled_event_id)
+            }
             C::StartTimerCommandAttributes(a) => self.check_start_timer(a),
             C::CancelTimerCommandAttributes(a) => self.check_cancel_timer(&a.timer_id),
             C::RecordMarkerCommandAttributes(a) => {
@@ -204,7 +201,8 @@ impl Overlay<'_> {
             }
             C::ContinueAsNewWorkflowExecutionCommandAttributes(_) => self.close(),
             _ => {
-                let kind = CommandType::try_from(command.command_type).map_or("unknown", |kind| kind.as_str_name());
+                let kind =
+                    CommandType::try_from(command.command_type).map_or("unknown", |kind| kind.as_str_name());
                 Err(bad(Cause::UnhandledCommand, format!("{kind} is not implemented")))
             }
         }
@@ -242,7 +240,9 @@ impl Overlay<'_> {
             length.as_ref().is_some_and(|length| Nanos::from_proto(length).0 > 0)
         };
         if !set(&a.schedule_to_close_timeout) && !set(&a.start_to_close_timeout) {
-            return Err(say("A valid StartToClose or ScheduleToCloseTimeout is not set on ScheduleActivityTaskCommand."));
+            return Err(say(
+                "A valid StartToClose or ScheduleToCloseTimeout is not set on ScheduleActivityTaskCommand.",
+            ));
         }
         let open = self.run.state.activity_ids.contains_key(&a.activity_id);
         if open || !self.activity_ids.insert(a.activity_id.clone()) {
@@ -271,7 +271,8 @@ impl Overlay<'_> {
             return Err(bad(Cause::BadStartTimerAttributes, message));
         }
         if a.start_to_fire_timeout.as_ref().is_none_or(|length| Nanos::from_proto(length).0 <= 0) {
-            let message = "BadStartTimerAttributes: A valid StartToFireTimeout is not set on StartTimerCommand.";
+            let message =
+                "BadStartTimerAttributes: A valid StartToFireTimeout is not set on StartTimerCommand.";
             return Err(bad(Cause::BadStartTimerAttributes, message));
         }
         if self.timer_open(&a.timer_id) {
@@ -308,7 +309,11 @@ fn write(
     match attributes {
         C::ScheduleActivityTaskCommandAttributes(a) => {
             let event = activity::scheduled_attributes(draft.run, a, completed);
-            draft.event_with(Attributes::ActivityTaskScheduledEventAttributes(event), metadata, Vec::new())?;
+            draft.event_with(
+                Attributes::ActivityTaskScheduledEventAttributes(event),
+                metadata,
+                Vec::new(),
+            )?;
         }
         C::RequestCancelActivityTaskCommandAttributes(a) => {
             activity::request_cancel(draft, EventId(a.scheduled_event_id), completed)?;

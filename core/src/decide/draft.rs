@@ -202,13 +202,9 @@ pub(crate) fn event_type(attributes: &Attributes) -> EventType {
         A::WorkflowExecutionTimedOutEventAttributes(_) => EventType::WorkflowExecutionTimedOut,
         A::WorkflowExecutionCanceledEventAttributes(_) => EventType::WorkflowExecutionCanceled,
         A::WorkflowExecutionTerminatedEventAttributes(_) => EventType::WorkflowExecutionTerminated,
-        A::WorkflowExecutionContinuedAsNewEventAttributes(_) => {
-            EventType::WorkflowExecutionContinuedAsNew
-        }
+        A::WorkflowExecutionContinuedAsNewEventAttributes(_) => EventType::WorkflowExecutionContinuedAsNew,
         A::WorkflowExecutionSignaledEventAttributes(_) => EventType::WorkflowExecutionSignaled,
-        A::WorkflowExecutionCancelRequestedEventAttributes(_) => {
-            EventType::WorkflowExecutionCancelRequested
-        }
+        A::WorkflowExecutionCancelRequestedEventAttributes(_) => EventType::WorkflowExecutionCancelRequested,
         A::WorkflowTaskScheduledEventAttributes(_) => EventType::WorkflowTaskScheduled,
         A::WorkflowTaskStartedEventAttributes(_) => EventType::WorkflowTaskStarted,
         A::WorkflowTaskCompletedEventAttributes(_) => EventType::WorkflowTaskCompleted,
@@ -225,9 +221,7 @@ pub(crate) fn event_type(attributes: &Attributes) -> EventType {
         A::TimerFiredEventAttributes(_) => EventType::TimerFired,
         A::TimerCanceledEventAttributes(_) => EventType::TimerCanceled,
         A::MarkerRecordedEventAttributes(_) => EventType::MarkerRecorded,
-        A::UpsertWorkflowSearchAttributesEventAttributes(_) => {
-            EventType::UpsertWorkflowSearchAttributes
-        }
+        A::UpsertWorkflowSearchAttributesEventAttributes(_) => EventType::UpsertWorkflowSearchAttributes,
         A::WorkflowPropertiesModifiedEventAttributes(_) => EventType::WorkflowPropertiesModified,
         // No decision writes the others yet.
         _ => EventType::Unspecified,

@@ -70,7 +70,12 @@ fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 ///
 /// # Errors
 /// [`Refusal::Internal`] only.
-pub fn settle(run: &mut Run, context: Context, seats: [Seat; 2], next_run: RunId) -> Result<Outcome, Refusal> {
+pub fn settle(
+    run: &mut Run,
+    context: Context,
+    seats: [Seat; 2],
+    next_run: RunId,
+) -> Result<Outcome, Refusal> {
     let mut draft = Draft::new(run, context, seats[0]);
     workflow_task::take_over(&mut draft)?;
     let expires = draft.run.state.start.as_ref().and_then(crate::state::Start::expires_at);

@@ -86,8 +86,7 @@ pub fn client_identity(kind: ExternalKind, key: &str) -> Option<Identity> {
 pub fn accept(run: &mut Run, external: External, context: Context, seat: Seat) -> Result<Outcome, Refusal> {
     let identity = external.identity.clone().unwrap_or_else(|| mint(run, external.kind, context, seat, 0));
     let repeated_cancel = external.kind == ExternalKind::Cancel
-        && (run.state.cancel_requested
-            || run.pending.keys().any(|known| known.kind == ExternalKind::Cancel));
+        && (run.state.cancel_requested || run.pending.keys().any(|known| known.kind == ExternalKind::Cancel));
     if run.knows(&identity) || repeated_cancel {
         return Ok(Outcome::default());
     }

@@ -5,8 +5,8 @@
 pub mod activity;
 pub mod close;
 pub mod commands;
-pub mod due;
 mod draft;
+pub mod due;
 pub mod external;
 pub mod reapply;
 pub mod start;

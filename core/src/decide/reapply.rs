@@ -1,10 +1,7 @@
 //! Re-application: external events of losing branches that the current chain lacks are written again under the present
 //! version, with their original identity, exactly once (A3, B1, B3; R500–R502). Internal progress is forgotten (R007).
 
-use antipode_proto::{
-    api::history::v1::history_event::Attributes,
-    core as wire,
-};
+use antipode_proto::{api::history::v1::history_event::Attributes, core as wire};
 
 use super::Draft;
 use crate::{batch::EventIdentity, ids::FailoverVersion, refusal::Refusal};
@@ -23,7 +20,8 @@ pub(super) fn write_owed(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
             .decode_events()
             .ok()
             .and_then(|events| events.into_iter().find(|event| event.event_id == entry.event.0));
-        let Some((attributes, links)) = event.and_then(|event| event.attributes.map(|a| (a, event.links))) else {
+        let Some((attributes, links)) = event.and_then(|event| event.attributes.map(|a| (a, event.links)))
+        else {
             file(draft, &entry, batch.envelope.version, "the event does not decode");
             continue;
         };

@@ -81,7 +81,13 @@ pub fn from_request(request: &ws::StartWorkflowExecutionRequest, run: RunId, now
 
 /// The next attempt of a run whose retry policy says so: the same start, one attempt later.
 #[must_use]
-pub fn from_retry(run: &Run, next: RunId, failure: Option<Failure>, at: Timestamp, now: Timestamp) -> Option<NewRun> {
+pub fn from_retry(
+    run: &Run,
+    next: RunId,
+    failure: Option<Failure>,
+    at: Timestamp,
+    now: Timestamp,
+) -> Option<NewRun> {
     let start = run.state.start.as_ref()?;
     let mut attributes = (*start.attributes).clone();
     attributes.continued_execution_run_id = run.key.run.to_string();

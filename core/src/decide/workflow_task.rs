@@ -64,11 +64,9 @@ fn schedule_attempt(draft: &mut Draft<'_>, attempt: i32) -> Result<EventId, Refu
     let normal = start.queue().to_string();
     let timeout = start.task_timeout();
     let task_queue = match draft.run.sticky(draft.context.version) {
-        Some(sticky) => TaskQueue {
-            name: sticky.queue.clone(),
-            kind: TaskQueueKind::Sticky as i32,
-            normal_name: normal,
-        },
+        Some(sticky) => {
+            TaskQueue { name: sticky.queue.clone(), kind: TaskQueueKind::Sticky as i32, normal_name: normal }
+        }
         None => TaskQueue { name: normal, kind: TaskQueueKind::Normal as i32, normal_name: String::new() },
     };
     draft.event(Attributes::WorkflowTaskScheduledEventAttributes(
@@ -80,7 +78,12 @@ fn schedule_attempt(draft: &mut Draft<'_>, attempt: i32) -> Result<EventId, Refu
     ))
 }
 
-fn started_attributes(run: &Run, scheduled: EventId, identity: &str, request_id: &str) -> history::WorkflowTaskStartedEventAttributes {
+fn started_attributes(
+    run: &Run,
+    scheduled: EventId,
+    identity: &str,
+    request_id: &str,
+) -> history::WorkflowTaskStartedEventAttributes {
     let bytes = run.state.history_bytes;
     history::WorkflowTaskStartedEventAttributes {
         scheduled_event_id: scheduled.0,
@@ -150,8 +153,8 @@ pub fn transient_events(run: &Run, context_version: i64) -> Vec<history::History
     let Some(view) = run.task().filter(|task| task.transient) else { return Vec::new() };
     let Some(started) = &view.started else { return Vec::new() };
     let Some(start) = &run.state.start else { return Vec::new() };
-    let scheduled = Attributes::WorkflowTaskScheduledEventAttributes(
-        history::WorkflowTaskScheduledEventAttributes {
+    let scheduled =
+        Attributes::WorkflowTaskScheduledEventAttributes(history::WorkflowTaskScheduledEventAttributes {
             task_queue: Some(TaskQueue {
                 name: start.queue().to_string(),
                 kind: TaskQueueKind::Normal as i32,
@@ -159,8 +162,7 @@ pub fn transient_events(run: &Run, context_version: i64) -> Vec<history::History
             }),
             start_to_close_timeout: Some(start.task_timeout().to_proto()),
             attempt: view.attempt,
-        },
-    );
+        });
     let begun = Attributes::WorkflowTaskStartedEventAttributes(started_attributes(
         run,
         view.scheduled,
@@ -385,13 +387,15 @@ pub fn take_over(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
         schedule(draft)?;
         return Ok(true);
     }
-    draft.event(Attributes::WorkflowTaskFailedEventAttributes(history::WorkflowTaskFailedEventAttributes {
-        scheduled_event_id: view.scheduled.0,
-        started_event_id: started.event.0,
-        cause: Cause::FailoverCloseCommand as i32,
-        identity: "history-service".to_string(),
-        ..Default::default()
-    }))?;
+    draft.event(Attributes::WorkflowTaskFailedEventAttributes(
+        history::WorkflowTaskFailedEventAttributes {
+            scheduled_event_id: view.scheduled.0,
+            started_event_id: started.event.0,
+            cause: Cause::FailoverCloseCommand as i32,
+            identity: "history-service".to_string(),
+            ..Default::default()
+        },
+    ))?;
     write_pending(draft)?;
     schedule(draft)?;
     Ok(true)

@@ -50,7 +50,8 @@ impl<T: Token> Shard<T> {
                 return Ok(Applied::NeedEvents { key, known, until: Some(batch.envelope.previous) });
             }
             Verdict::Poison { why } => return Ok(Applied::Poison(why.to_string())),
-            Verdict::Create | Verdict::Append { .. } | Verdict::Extend { .. } | Verdict::NewBranch { .. } => {}
+            Verdict::Create | Verdict::Append { .. } | Verdict::Extend { .. } | Verdict::NewBranch { .. } => {
+            }
         }
         // B8: a closing entry is not applied before its successor's first batch is stored.
         if let Some(successor) = batch.envelope.successor {
@@ -90,7 +91,9 @@ impl<T: Token> Shard<T> {
         let workflow = self.workflows.get(&key.workflow_key());
         let owner = workflow.and_then(super::cache::Workflow::current_run);
         match owner {
-            Some(owner) if owner != key.run => self.need_run(&RunKey { run: owner, ..key.clone() }).map(|_| ()),
+            Some(owner) if owner != key.run => {
+                self.need_run(&RunKey { run: owner, ..key.clone() }).map(|_| ())
+            }
             _ => Ok(()),
         }
     }

@@ -89,10 +89,10 @@ impl<T> Workflow<T> {
     pub(super) fn current_order(&self) -> RunOrder {
         self.current.as_ref().map_or_else(RunOrder::default, |record| RunOrder {
             version: antipode_core::ids::FailoverVersion(record.version),
-            place: record.place.as_ref().map_or_else(Place::default, |place| Place {
-                epoch: place.epoch,
-                sequence: place.sequence,
-            }),
+            place: record
+                .place
+                .as_ref()
+                .map_or_else(Place::default, |place| Place { epoch: place.epoch, sequence: place.sequence }),
         })
     }
 
@@ -142,7 +142,11 @@ impl<T> Cached<T> {
     fn size(&self) -> usize {
         let state = &self.run.state;
         let history = usize::try_from(state.history_bytes).unwrap_or(0);
-        1_024 + history + self.run.batches.len() * 512 + state.activities.len() * 512 + self.run.registers.len() * 128
+        1_024
+            + history
+            + self.run.batches.len() * 512
+            + state.activities.len() * 512
+            + self.run.registers.len() * 128
     }
 }
 
@@ -180,10 +184,17 @@ impl<T: Token> Shard<T> {
         }
     }
 
-    pub(super) fn take_loaded(&mut self, key: &WorkflowKey, load: &Load, loaded: Loaded) -> Result<(), String> {
+    pub(super) fn take_loaded(
+        &mut self,
+        key: &WorkflowKey,
+        load: &Load,
+        loaded: Loaded,
+    ) -> Result<(), String> {
         match (load, loaded) {
             (Load::Workflow(_), Loaded::Workflow(current, stored)) => {
-                self.workflows.entry(key.clone()).or_insert_with(|| Workflow::new(current.map(|row| row.record)));
+                self.workflows
+                    .entry(key.clone())
+                    .or_insert_with(|| Workflow::new(current.map(|row| row.record)));
                 self.touch(key);
                 if let Some(stored) = stored {
                     self.restore(key, stored)?;
@@ -253,7 +264,9 @@ impl<T: Token> Shard<T> {
 
     /// Whether this run owns its workflow id.
     pub(super) fn is_current(&self, key: &RunKey) -> bool {
-        self.workflows.get(&key.workflow_key()).is_some_and(|workflow| workflow.current_run() == Some(key.run))
+        self.workflows
+            .get(&key.workflow_key())
+            .is_some_and(|workflow| workflow.current_run() == Some(key.run))
     }
 
     /// Newest state of the workflow id: what an answer about it waits for.
@@ -283,7 +296,8 @@ impl<T: Token> Shard<T> {
                 self.used.remove(&used);
                 continue;
             };
-            let busy = workflow.changed > self.durable || workflow.has_waiters() || self.parked.contains_key(&key);
+            let busy =
+                workflow.changed > self.durable || workflow.has_waiters() || self.parked.contains_key(&key);
             if busy {
                 self.touch(&key);
                 continue;

@@ -144,7 +144,10 @@ impl<T: Token> Shard<T> {
             wake => wake,
         };
         let keep = cached.stored_wake.filter(|stored| {
-            current && cached.run.state.is_open() && *stored > now && durable.is_none_or(|durable| durable >= *stored)
+            current
+                && cached.run.state.is_open()
+                && *stored > now
+                && durable.is_none_or(|durable| durable >= *stored)
         });
         cached.stored_wake = keep.or(durable);
         self.rearm_at(key, wake);
@@ -152,7 +155,11 @@ impl<T: Token> Shard<T> {
     }
 
     /// Arms the wake-up in memory for a run that was loaded.
-    pub(super) fn rearm(&mut self, workflow: &antipode_core::ids::WorkflowKey, run: antipode_core::ids::RunId) {
+    pub(super) fn rearm(
+        &mut self,
+        workflow: &antipode_core::ids::WorkflowKey,
+        run: antipode_core::ids::RunId,
+    ) {
         let key = workflow.run(run);
         let version = self.namespaces.get(&key.namespace).and_then(|view| view.writable);
         let current = self.is_current(&key);
@@ -198,7 +205,11 @@ impl<T: Token> Shard<T> {
         let current = self.is_current(key);
         let now = self.now;
         let cached = self.cached_mut(key)?;
-        let due = if current && cached.run.state.is_open() { offers(&cached.run, version, now) } else { Vec::new() };
+        let due = if current && cached.run.state.is_open() {
+            offers(&cached.run, version, now)
+        } else {
+            Vec::new()
+        };
         let wanted: BTreeSet<_> = due.iter().map(|offer| (offer.kind, offer.task.clone())).collect();
         cached.offers.retain(|offer| wanted.contains(offer));
         let fresh: Vec<_> =

@@ -36,7 +36,12 @@ impl<T: Token> Shard<T> {
             run_id: key.run.to_string(),
             first_run_id: run.first_run.to_string(),
             state: state_name(run, current).to_string(),
-            status: run.state.status.as_str_name().trim_start_matches("WORKFLOW_EXECUTION_STATUS_").to_string(),
+            status: run
+                .state
+                .status
+                .as_str_name()
+                .trim_start_matches("WORKFLOW_EXECUTION_STATUS_")
+                .to_string(),
             branches: branches(run),
             current: u32::try_from(run.branches().len().saturating_sub(1)).unwrap_or(0),
             digest: digest(run),
@@ -125,7 +130,8 @@ fn branch_info(run: &Run, tree: &Tree, current: &Branch, branch: &Branch) -> adm
         for event in decoded {
             let kind = EventType::try_from(event.event_type).unwrap_or_default();
             let name = pascal(kind.as_str_name().trim_start_matches("EVENT_TYPE_"));
-            let identity = batch.envelope.identities.iter().find(|entry| entry.event == EventId(event.event_id));
+            let identity =
+                batch.envelope.identities.iter().find(|entry| entry.event == EventId(event.event_id));
             let again = match identity.and_then(|entry| entry.reapplied_from) {
                 Some((_, version)) => format!(" (re-applied, first written {version})"),
                 None => String::new(),

@@ -204,8 +204,12 @@ struct Gather {
 
 impl Gather {
     fn is_empty(&self) -> bool {
-        !self.barrier && self.runs.is_empty() && self.batches.is_empty() && self.currents.is_empty()
-            && self.dispatch.is_empty() && self.visibility.is_empty()
+        !self.barrier
+            && self.runs.is_empty()
+            && self.batches.is_empty()
+            && self.currents.is_empty()
+            && self.dispatch.is_empty()
+            && self.visibility.is_empty()
     }
 }
 
@@ -368,9 +372,11 @@ impl<T: Token> Shard<T> {
     /// Commits a barrier for a draining namespace (F2): the answer comes when every earlier position is durable.
     pub fn barrier(&mut self, now: Timestamp, token: T, namespace: NamespaceId) {
         self.now = now;
-        let frozen = self.namespaces.get(&namespace).is_some_and(|view| view.draining && view.writable.is_none());
+        let frozen =
+            self.namespaces.get(&namespace).is_some_and(|view| view.draining && view.writable.is_none());
         if !frozen {
-            let refusal = Refusal::Unavailable("the namespace is not draining in this shard's view".to_string());
+            let refusal =
+                Refusal::Unavailable("the namespace is not draining in this shard's view".to_string());
             self.outputs.push(Output::Barrier(token, Err(refusal)));
             return;
         }

@@ -107,7 +107,8 @@ impl<T: Token> Shard<T> {
         version: FailoverVersion,
     ) -> Result<Reply, Refusal> {
         let run = &self.cached(key)?.run;
-        let view = run.task().ok_or_else(|| Refusal::Internal("a task that was started is gone".to_string()))?;
+        let view =
+            run.task().ok_or_else(|| Refusal::Internal("a task that was started is gone".to_string()))?;
         let started = view
             .started
             .as_ref()
@@ -194,11 +195,8 @@ impl<T: Token> Shard<T> {
         let key = self.resolve(request)?;
         let current = self.is_current(&key);
         let run = &self.cached(&key)?.run;
-        let start = run
-            .state
-            .start
-            .as_ref()
-            .ok_or_else(|| Refusal::Internal(format!("run {key} has no start")))?;
+        let start =
+            run.state.start.as_ref().ok_or_else(|| Refusal::Internal(format!("run {key} has no start")))?;
         let attributes = &start.attributes;
         let queue = TaskQueue {
             name: start.queue().to_string(),
@@ -254,7 +252,8 @@ impl<T: Token> Shard<T> {
             !known.contains(batch.envelope.last_event, batch.envelope.version)
         };
         let path = tree.path(tip);
-        let batches = path.iter().filter_map(|chain| run.batches.get(chain)).filter(|b| lacks(b)).cloned().collect();
+        let batches =
+            path.iter().filter_map(|chain| run.batches.get(chain)).filter(|b| lacks(b)).cloned().collect();
         Ok(Reply::Fetched { batches, state: Box::new(run.state_wire()) })
     }
 }
@@ -290,8 +289,7 @@ fn read_history(run: &Run, wanted: &HistoryRequest) -> Option<Result<HistoryPage
     }
     if wanted.close_event_only {
         if open {
-            let page =
-                HistoryPage { run: run.key.run, events: Bytes::new(), next: Some(last), open, branch };
+            let page = HistoryPage { run: run.key.run, events: Bytes::new(), next: Some(last), open, branch };
             return if wanted.wait { None } else { Some(Ok(page)) };
         }
         return Some(page(run, last, last, false).map(|events| HistoryPage {
@@ -446,7 +444,6 @@ fn pending_task(run: &Run) -> Option<workflow::PendingWorkflowTaskInfo> {
         original_scheduled_time: Some(task.scheduled_at.to_proto()),
         started_time: task.started.as_ref().map(|started| started.at.to_proto()),
         attempt: task.attempt,
-        ..Default::default()
     })
 }
 
@@ -470,7 +467,10 @@ fn pending_activity(view: &antipode_core::view::ActivityView<'_>) -> workflow::P
         activity_type: attributes.activity_type.clone(),
         state: state as i32,
         heartbeat_details: details.filter(|details| !details.payloads.is_empty()),
-        last_heartbeat_time: view.heartbeat.as_ref().map(|beat| Timestamp(beat.recorded_unix_nanos).to_proto()),
+        last_heartbeat_time: view
+            .heartbeat
+            .as_ref()
+            .map(|beat| Timestamp(beat.recorded_unix_nanos).to_proto()),
         last_started_time: attempt.started.then(|| Timestamp(attempt.started_unix_nanos).to_proto()),
         attempt: attempt.attempt,
         maximum_attempts: attributes.retry_policy.as_ref().map_or(0, |policy| policy.maximum_attempts),

@@ -13,7 +13,10 @@ use antipode_core::{
 use antipode_persistence::rows::TaskKind;
 use antipode_proto::api::{
     common::v1::Payloads,
-    enums::v1::{WorkflowExecutionStatus as Status, WorkflowIdConflictPolicy as Conflict, WorkflowIdReusePolicy as Reuse},
+    enums::v1::{
+        WorkflowExecutionStatus as Status, WorkflowIdConflictPolicy as Conflict,
+        WorkflowIdReusePolicy as Reuse,
+    },
     failure::v1::Failure,
     history::v1 as history,
     workflowservice::v1 as ws,
@@ -171,7 +174,8 @@ impl<T: Token> Shard<T> {
         }
         // F5: a run that is ahead of the namespace record waits for the record.
         if run.state.last_version > version {
-            let words = format!("run {key} is at {} and the namespace record at {version}", run.state.last_version);
+            let words =
+                format!("run {key} is at {} and the namespace record at {version}", run.state.last_version);
             return Err(Stop::Refused(Refusal::Unavailable(words)));
         }
         Ok((key, version))
@@ -204,7 +208,8 @@ impl<T: Token> Shard<T> {
         if let Some(batch) = &batch {
             self.gather_batch(batch, at);
         }
-        let reapplied = batch.iter().flat_map(|b| &b.envelope.identities).filter(|e| e.reapplied_from.is_some());
+        let reapplied =
+            batch.iter().flat_map(|b| &b.envelope.identities).filter(|e| e.reapplied_from.is_some());
         for _ in reapplied {
             self.outputs.push(Output::Count(Event::Reapplied));
         }
@@ -245,22 +250,22 @@ impl<T: Token> Shard<T> {
         if !self.need_run(&owner)? || self.cached(&owner)?.run.state.last_version > version {
             return Ok(());
         }
-        let (over, filed) = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run);
-        let (now, files) = (self.now, !filed.is_empty());
-        let cached = self.cached_mut(key)?;
-        for (mut record, _) in filed {
-            record.recorded_unix_nanos = now.0;
-            cached.run.unclaimed.push(record);
-        }
-        if files {
+        let owing = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run);
+        if !owing.file.is_empty() {
+            let now = self.now;
+            let records = owing
+                .file
+                .into_iter()
+                .map(|record| antipode_proto::core::Unclaimed { recorded_unix_nanos: now.0, ..record });
+            self.cached_mut(key)?.run.unclaimed.extend(records);
             self.outputs.push(Output::Count(Event::Unclaimed));
             let at = self.sequence.next();
             self.changed_run(key, at)?;
         }
         self.cached_mut(key)?.handed_over = true;
         self.derive(key)?;
-        if !over.is_empty() {
-            self.cached_mut(&owner)?.run.pending.extend(over);
+        if !owing.hand_over.is_empty() {
+            self.cached_mut(&owner)?.run.pending.extend(owing.hand_over);
             let at = self.sequence.next();
             self.changed_run(&owner, at)?;
             self.settle(&owner, version)?;
@@ -327,7 +332,11 @@ impl<T: Token> Shard<T> {
         Err(Refusal::NotFound(format!("workflow not found for ID: {}", key.workflow)))
     }
 
-    fn terminate(&mut self, request: &Request, terminate: &ws::TerminateWorkflowExecutionRequest) -> Result<Reply, Stop> {
+    fn terminate(
+        &mut self,
+        request: &Request,
+        terminate: &ws::TerminateWorkflowExecutionRequest,
+    ) -> Result<Reply, Stop> {
         let (key, version) = self.writable_run(request, false)?;
         self.check_first_run(&key, &terminate.first_execution_run_id)?;
         let attributes = history::WorkflowExecutionTerminatedEventAttributes {
@@ -371,8 +380,13 @@ impl<T: Token> Shard<T> {
     ) -> Result<Reply, Stop> {
         let (key, version) = self.writable_run(request, true)?;
         let (context, seat) = (self.context(version), self.seat_one());
-        let cause = antipode_proto::api::enums::v1::WorkflowTaskFailedCause::try_from(failed.cause).unwrap_or_default();
-        let how = workflow_task::Failed { cause, failure: failed.failure.clone(), identity: failed.identity.clone() };
+        let cause = antipode_proto::api::enums::v1::WorkflowTaskFailedCause::try_from(failed.cause)
+            .unwrap_or_default();
+        let how = workflow_task::Failed {
+            cause,
+            failure: failed.failure.clone(),
+            identity: failed.identity.clone(),
+        };
         let run = &mut self.cached_mut(&key)?.run;
         let outcome = workflow_task::respond_failed(run, &presented(token), how, context, seat)?;
         self.wrote(&key, outcome, true)?;
@@ -438,7 +452,8 @@ impl<T: Token> Shard<T> {
         canceled: &ws::RespondActivityTaskCanceledRequest,
     ) -> Result<Reply, Stop> {
         let (key, _, scheduled) = self.named_activity(request, named)?;
-        let asked = self.cached(&key)?.run.activity(scheduled).is_some_and(|v| v.activity.cancel_requested.is_some());
+        let asked =
+            self.cached(&key)?.run.activity(scheduled).is_some_and(|v| v.activity.cancel_requested.is_some());
         if !asked {
             let words = "activity cancellation was not requested".to_string();
             return Err(Stop::Refused(Refusal::InvalidArgument(words)));
@@ -456,7 +471,8 @@ impl<T: Token> Shard<T> {
         let (key, version, scheduled) = self.named_activity(request, named)?;
         let context = self.context(version);
         let details: Option<&Payloads> = beat.details.as_ref();
-        let cancel_requested = activity::heartbeat(&mut self.cached_mut(&key)?.run, scheduled, details, context);
+        let cancel_requested =
+            activity::heartbeat(&mut self.cached_mut(&key)?.run, scheduled, details, context);
         self.wrote(&key, Outcome::default(), true)?;
         Ok(Reply::Heartbeat(Box::new(ws::RecordActivityTaskHeartbeatResponse {
             cancel_requested,
@@ -503,7 +519,9 @@ impl<T: Token> Shard<T> {
                 let identity = external.identity.clone().unwrap_or_else(|| {
                     antipode_core::identity::Identity::client(external.kind, format!("{run}/start"))
                 });
-                if let history::history_event::Attributes::WorkflowExecutionSignaledEventAttributes(a) = external.attributes {
+                if let history::history_event::Attributes::WorkflowExecutionSignaledEventAttributes(a) =
+                    external.attributes
+                {
                     new.signal = Some((a, identity));
                 }
                 self.begin(request, run, new, version, terminate)?;
@@ -548,7 +566,8 @@ impl<T: Token> Shard<T> {
                 identity: "history-service".to_string(),
             };
             let seat = self.seat(at, at);
-            let batch = external::terminate(&mut self.cached_mut(&old)?.run, attributes, None, false, context, seat)?;
+            let batch =
+                external::terminate(&mut self.cached_mut(&old)?.run, attributes, None, false, context, seat)?;
             self.wrote(&old, Outcome::of(batch), true)?;
             at += 1;
         }
@@ -604,7 +623,9 @@ impl<T: Token> Shard<T> {
                 "already finished",
                 " Workflow Id reuse policy: reject duplicate workflow Id.",
             )),
-            Reuse::AllowDuplicateFailedOnly if matches!(status, Status::Completed | Status::ContinuedAsNew) => {
+            Reuse::AllowDuplicateFailedOnly
+                if matches!(status, Status::Completed | Status::ContinuedAsNew) =>
+            {
                 Err(already(
                     existing,
                     started_by,
