@@ -57,8 +57,8 @@ class Sdk:
     def query(self, workflow_id, query):
         return self.do(self.handle(workflow_id).query(query))
 
-    def signal(self, workflow_id, signal, argument):
-        self.do(self.handle(workflow_id).signal(signal, argument))
+    def signal(self, workflow_id, signal, *arguments):
+        self.do(self.handle(workflow_id).signal(signal, args=list(arguments)))
 
     def result(self, workflow_id, timeout=90):
         return self.do(self.handle(workflow_id).result(), timeout)

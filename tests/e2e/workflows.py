@@ -87,11 +87,14 @@ class Ticker:
 
     def __init__(self) -> None:
         self.done = 0
+        self.enough = False
         self.heard: list[str] = []
 
     @workflow.run
     async def run(self, rounds: int) -> list[str]:
         for number in range(rounds):
+            if self.enough:
+                break
             await workflow.execute_activity(
                 tick, number, start_to_close_timeout=timedelta(seconds=30), retry_policy=RETRY
             )
@@ -102,6 +105,10 @@ class Ticker:
     @workflow.signal
     def hear(self, word: str) -> None:
         self.heard.append(word)
+
+    @workflow.signal
+    def stop(self) -> None:
+        self.enough = True
 
     @workflow.query
     def rounds(self) -> int:
