@@ -228,7 +228,7 @@ impl World {
             let after = self.regions[to].positions.get(&place).copied().unwrap_or(Sequence(0));
             let page = self.regions[from].log(ShardId(shard), after)?;
             for entry in &page.entries {
-                for (key, replicated) in self.sent(entry) {
+                if let Some((key, replicated)) = self.sent(entry) {
                     moved |= self.deliver(from, to, &key, replicated, 0)?;
                 }
             }
