@@ -40,6 +40,7 @@ pub struct Cold {
 }
 
 async fn once(plan: &Plan, program: &Program, folder: &std::path::Path, existing: bool) -> Result<Cold> {
+    tokio::time::sleep(plan.settings.pause).await;
     let mut server = Server::launch(program, folder, plan.durability)?;
     let ready = server.answers().await?;
     let names = Names::new(&clock::prefix(), &plan.settings.namespace, plan.settings.payload_bytes);

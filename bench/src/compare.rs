@@ -57,6 +57,7 @@ pub struct Measured {
 /// # Errors
 /// When the server cannot be started or measured, or broke a promise.
 pub async fn once(plan: &Plan, program: &Program, case: Case) -> Result<Outcome> {
+    tokio::time::sleep(plan.settings.pause).await;
     let folder = fresh_folder(&plan.folder)?;
     let mut server = Server::launch(program, folder.path(), plan.durability)?;
     server.ready(&plan.settings.namespace).await?;
@@ -88,6 +89,7 @@ pub async fn run(plan: &Plan) -> Result<Measured> {
     let mut measured = Measured::default();
     for run in 0..plan.runs {
         for &case in &plan.cases {
+            tokio::time::sleep(plan.settings.pause).await;
             let folder = fresh_folder(&plan.folder)?;
             let bare = disk::measure(folder.path(), BARE)?;
             measured.bare.push((case, bare));

@@ -32,6 +32,8 @@ const TIMER_GRAIN: Duration = Duration::from_millis(2);
 pub struct Settings {
     /// Namespace of every call.
     pub namespace: String,
+    /// Idle seconds before each server is started, for whoever shares the machine.
+    pub pause: Duration,
     /// Seconds before the figures count.
     pub warm_up: Duration,
     /// Seconds of the figures.
@@ -59,6 +61,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             namespace: "default".to_string(),
+            pause: Duration::ZERO,
             warm_up: Duration::from_secs(2),
             measure: Duration::from_secs(10),
             settle: Duration::from_secs(2),

@@ -54,6 +54,9 @@ struct Shared {
     /// Seconds of the figures.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Idle seconds before each server is started, for whoever shares the machine.
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
     /// Seconds before the figures count.
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
@@ -145,6 +148,7 @@ impl Shared {
     fn settings(&self) -> Settings {
         Settings {
             namespace: self.namespace.clone(),
+            pause: Duration::from_secs(self.pause),
             warm_up: Duration::from_secs(self.warm_up),
             measure: Duration::from_secs(self.seconds.max(1)),
             connections: self.connections,

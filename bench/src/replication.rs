@@ -70,6 +70,7 @@ const ECHO: Case = Case { shape: Shape::Echo, pace: Pace::Slots(crate::case::DEF
 /// Saturated load on east; with a west, its histories must be east's in the end.
 async fn saturated(plan: &Plan, regions: usize) -> Result<Outcome> {
     let settings = &plan.settings;
+    tokio::time::sleep(settings.pause).await;
     let running = Regions::start(&plan.binary, &plan.folder, regions, &settings.namespace).await?;
     let east = Api::connect(&running.east(), &settings.namespace, settings.connections).await?;
     let bench = Bench::new(east.clone(), ECHO, settings);
@@ -122,6 +123,7 @@ async fn equal_histories(bench: &Bench, east: &Api, west: &Api) -> Result<()> {
 /// Lag of a linked pair while east takes so much load; zero is rest.
 async fn lag(plan: &Plan, per_second: u32) -> Result<Lag> {
     let settings = &plan.settings;
+    tokio::time::sleep(settings.pause).await;
     let running = Regions::start(&plan.binary, &plan.folder, 2, &settings.namespace).await?;
     let east = Api::connect(&running.east(), &settings.namespace, settings.connections).await?;
     let west = Api::connect(&running.west(), &settings.namespace, 1).await?;
