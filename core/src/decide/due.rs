@@ -10,10 +10,10 @@ use crate::{
     run::Run,
 };
 
-/// The time at which `settle` would do something; none: never by time alone. May be too early, never too late (C5).
-/// [`Timestamp`] 0: now.
+/// The time at which `settle` would do something, or a task may be offered that may not be yet; none: never by time alone.
+/// May be too early, never too late (C5). [`Timestamp`] 0: now. A task whose back-off is over waits for a worker, not for time.
 #[must_use]
-pub fn wake_at(run: &Run, version: Option<crate::ids::FailoverVersion>) -> Option<Timestamp> {
+pub fn wake_at(run: &Run, version: Option<crate::ids::FailoverVersion>, now: Timestamp) -> Option<Timestamp> {
     if !run.state.is_open() {
         return None;
     }
@@ -35,7 +35,7 @@ pub fn wake_at(run: &Run, version: Option<crate::ids::FailoverVersion>) -> Optio
     match &task {
         Some(task) => {
             wake = earlier(wake, workflow_task::timeout_at(run, task));
-            if task.transient {
+            if task.transient && task.scheduled_at > now {
                 wake = earlier(wake, Some(task.scheduled_at));
             }
         }
@@ -52,8 +52,9 @@ pub fn wake_at(run: &Run, version: Option<crate::ids::FailoverVersion>) -> Optio
     for scheduled in run.state.activities.keys() {
         let Some(view) = run.activity(*scheduled) else { continue };
         wake = earlier(wake, activity::timeout(&view).map(|(at, _)| at));
-        if !view.attempt.started && view.attempt.attempt > 1 {
-            wake = earlier(wake, Some(Timestamp(view.attempt.scheduled_unix_nanos)));
+        let again = Timestamp(view.attempt.scheduled_unix_nanos);
+        if !view.attempt.started && again > now {
+            wake = earlier(wake, Some(again));
         }
     }
     wake

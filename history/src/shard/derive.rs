@@ -136,7 +136,7 @@ impl<T: Token> Shard<T> {
         let now = self.now;
         let version = self.namespaces.get(&key.namespace).and_then(|view| view.writable);
         let cached = self.cached_mut(key)?;
-        let wake = wanted_wake(cached, current, version);
+        let wake = wanted_wake(cached, current, version, now);
         let durable = match wake {
             Some(_) if cached.run.in_flight() && wake != Some(Timestamp(0)) => {
                 cached.run.state.start.as_ref().and_then(antipode_core::state::Start::expires_at)
@@ -162,9 +162,9 @@ impl<T: Token> Shard<T> {
     ) {
         let key = workflow.run(run);
         let version = self.namespaces.get(&key.namespace).and_then(|view| view.writable);
-        let current = self.is_current(&key);
+        let (current, now) = (self.is_current(&key), self.now);
         let Ok(cached) = self.cached(&key) else { return };
-        let wake = wanted_wake(cached, current, version);
+        let wake = wanted_wake(cached, current, version, now);
         self.rearm_at(&key, wake);
     }
 
@@ -227,9 +227,10 @@ fn wanted_wake<T>(
     cached: &super::cache::Cached<T>,
     current: bool,
     version: Option<antipode_core::ids::FailoverVersion>,
+    now: Timestamp,
 ) -> Option<Timestamp> {
     if current && cached.run.state.is_open() {
-        return due::wake_at(&cached.run, version);
+        return due::wake_at(&cached.run, version, now);
     }
     let owes = !cached.handed_over && cached.run.may_owe();
     owes.then_some(Timestamp(0))

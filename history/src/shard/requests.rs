@@ -277,7 +277,7 @@ impl<T: Token> Shard<T> {
     pub(super) fn settle(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Refusal> {
         let now = self.now;
         let ahead = self.cached(key)?.run.state.last_version > version;
-        let wake = due::wake_at(&self.cached(key)?.run, Some(version));
+        let wake = due::wake_at(&self.cached(key)?.run, Some(version), now);
         if ahead {
             return Ok(()); // F5: the record's arrival wakes it.
         }
