@@ -192,7 +192,8 @@ pub(super) fn tune(connection: &Connection) -> Result<(), Error> {
         ("cache_size", "-65536"),
         ("temp_store", "MEMORY"),
         ("foreign_keys", "OFF"),
-        ("journal_size_limit", "67108864"),
+        // More than the log gets: writing over it costs less than making it grow.
+        ("journal_size_limit", "268435456"),
     ] {
         connection.pragma_update(None, name, value)?;
     }
