@@ -8,7 +8,8 @@ use antipode_core::refusal::Refusal;
 use antipode_proto::link::{ForwardRequest, ForwardResponse};
 use bytes::Bytes;
 use prost::Message;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::{
