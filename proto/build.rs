@@ -4,9 +4,7 @@ use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
-use protox::file::{
-    ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver,
-};
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
 const OWN: [&str; 4] = [
     "antipode/core/v1/run.proto",

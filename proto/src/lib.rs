@@ -13,9 +13,9 @@ pub use generated::{antipode, google, temporal};
 /// The messages of the public API by their short module names: `api::common::v1::Payload`.
 pub use generated::temporal::api;
 
+/// Operator protocol.
+pub use generated::antipode::admin::v1 as admin;
 /// Storage and wire messages of runs and namespaces.
 pub use generated::antipode::core::v1 as core;
 /// Region-to-region protocol.
 pub use generated::antipode::link::v1 as link;
-/// Operator protocol.
-pub use generated::antipode::admin::v1 as admin;

@@ -7,7 +7,7 @@ use antipode_config::Node as Config;
 use antipode_env::net;
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use crate::node::{self, Listeners, Node, Seams};
@@ -124,26 +124,38 @@ fn listener(bound: TcpListener) -> io::Result<Arc<dyn net::Listener>> {
     Ok(Arc::new(net::TcpListener::from_std(bound)?))
 }
 
-/// Waits for Ctrl-C or SIGTERM; a second one ends the process at once.
-///
-/// # Errors
-/// The system refuses to tell.
-pub async fn asked_to_stop() -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM. Taken over before anything is started: from then on a signal is never lost, and never ends the
+/// process in the middle.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Takes them over.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn take() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
-    tokio::spawn(async move {
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-        eprintln!("stopped at once; nothing that was acknowledged is lost");
-        std::process::exit(130);
-    });
-    Ok(())
+    }
+
+    /// Waits until the process is asked to stop; asked a second time it ends at once.
+    pub async fn asked_to_stop(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            self.next().await;
+            eprintln!("stopped at once; nothing that was acknowledged is lost");
+            std::process::exit(130);
+        });
+    }
 }
 
 /// A runtime for what coordinates a process.

@@ -56,11 +56,12 @@ pub fn run(arguments: &StartArguments) -> Result<(), Error> {
     }
     logging::install(filter, node.log.format, vec![node.region.name.clone()]);
     process::coordinator()?.block_on(async {
+        let signals = process::Signals::take()?;
         let (name, address) = (node.region.name.clone(), node.listen.grpc);
         let region = Region::prepare(node, bound).await?;
         region.serve().await?;
         tracing::info!(region = name, %address, "serving");
-        process::asked_to_stop().await?;
+        signals.asked_to_stop().await;
         tracing::info!("stopping");
         Ok(region.stop().await?)
     })

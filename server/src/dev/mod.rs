@@ -92,6 +92,7 @@ async fn serve(
     held: Option<folder::Held>,
     name: &str,
 ) -> Result<(), Error> {
+    let signals = process::Signals::take()?;
     let preparing: Vec<_> = nodes
         .iter()
         .zip(bound)
@@ -111,7 +112,7 @@ async fn serve(
         stop(regions).await;
         return Err(error.into());
     }
-    let served = settle(&nodes, &regions, held, name).await;
+    let served = settle(&nodes, &regions, held, name, signals).await;
     stop(regions).await;
     served
 }
@@ -122,6 +123,7 @@ async fn settle(
     regions: &[Region],
     mut held: Option<folder::Held>,
     name: &str,
+    signals: process::Signals,
 ) -> Result<(), Error> {
     if let Some(held) = &mut held {
         held.remember(nodes.iter().map(|node| node.region.name.as_str()))?;
@@ -133,7 +135,7 @@ async fn settle(
     }
     let program = std::env::args().next().unwrap_or_else(|| "antipode".to_string());
     banner::print(&mut std::io::stdout(), nodes, name, &active, &program)?;
-    process::asked_to_stop().await?;
+    signals.asked_to_stop().await;
     tracing::info!("stopping");
     Ok(())
 }
