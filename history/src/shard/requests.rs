@@ -2,28 +2,18 @@
 
 use antipode_core::{
     decide::{
-        Outcome, activity, commands, due,
+        Outcome, activity, due,
         external::{self, External},
-        start, workflow_task,
+        workflow_task,
     },
-    ids::{FailoverVersion, RunId, RunKey},
+    ids::{FailoverVersion, RunKey},
     refusal::Refusal,
-    run::Run,
 };
 use antipode_persistence::rows::TaskKind;
-use antipode_proto::api::{
-    common::v1::Payloads,
-    enums::v1::{
-        WorkflowExecutionStatus as Status, WorkflowIdConflictPolicy as Conflict,
-        WorkflowIdReusePolicy as Reuse,
-    },
-    failure::v1::Failure,
-    history::v1 as history,
-    workflowservice::v1 as ws,
-};
+use antipode_proto::api::{history::v1 as history, workflowservice::v1 as ws};
 
 use super::{Event, Load, Output, Shard, Stop, Token};
-use crate::api::{ActivityRef, Operation, Reply, Request, TaskToken};
+use crate::api::{Operation, Reply, Request};
 
 /// A request that must wait for a read comes back with its token.
 type Waiting<T> = (Load, T, Request);
@@ -152,7 +142,11 @@ impl<T: Token> Shard<T> {
 
     /// The run a writing request means, and the version to write under. A zombie is closed to everybody but
     /// replication (R602).
-    fn writable_run(&mut self, request: &Request, task: bool) -> Result<(RunKey, FailoverVersion), Stop> {
+    pub(super) fn writable_run(
+        &mut self,
+        request: &Request,
+        task: bool,
+    ) -> Result<(RunKey, FailoverVersion), Stop> {
         let version = self.writable(request.workflow.namespace)?;
         let key = match (self.resolve(request), task) {
             (Err(Stop::Refused(Refusal::NotFound(message))), true) => {
@@ -182,7 +176,7 @@ impl<T: Token> Shard<T> {
     }
 
     /// Puts what a decision made into the group.
-    fn wrote(&mut self, key: &RunKey, outcome: Outcome, changed: bool) -> Result<(), Refusal> {
+    pub(super) fn wrote(&mut self, key: &RunKey, outcome: Outcome, changed: bool) -> Result<(), Refusal> {
         let Outcome { batch, successor, .. } = outcome;
         if batch.is_none() && !changed {
             return Ok(());
@@ -308,7 +302,12 @@ impl<T: Token> Shard<T> {
         Ok(())
     }
 
-    fn external(&mut self, request: &Request, external: External, first_run: &str) -> Result<Reply, Stop> {
+    pub(super) fn external(
+        &mut self,
+        request: &Request,
+        external: External,
+        first_run: &str,
+    ) -> Result<Reply, Stop> {
         // A repeated cancel of a closed run is success (api-surface 3.11).
         let cancel = matches!(request.operation, Operation::RequestCancel(_));
         let (key, version) = match self.writable_run(request, false) {
@@ -325,7 +324,7 @@ impl<T: Token> Shard<T> {
         Ok(Reply::Done)
     }
 
-    fn check_first_run(&self, key: &RunKey, first_run: &str) -> Result<(), Refusal> {
+    pub(super) fn check_first_run(&self, key: &RunKey, first_run: &str) -> Result<(), Refusal> {
         if first_run.is_empty() || self.cached(key)?.run.first_run.to_string() == first_run {
             return Ok(());
         }
@@ -352,387 +351,4 @@ impl<T: Token> Shard<T> {
         self.wrote(&key, Outcome::of(batch), true)?;
         Ok(Reply::Done)
     }
-
-    fn complete(
-        &mut self,
-        request: &Request,
-        token: &TaskToken,
-        completed: &ws::RespondWorkflowTaskCompletedRequest,
-    ) -> Result<Reply, Stop> {
-        let (key, version) = self.writable_run(request, true)?;
-        let (context, seats, next) = (self.context(version), self.seats_two(), self.make_id());
-        let presented = presented(token);
-        let run = &mut self.cached_mut(&key)?.run;
-        let mut outcome = commands::complete(run, &presented, completed, context, seats, next)?;
-        let refused = outcome.refused.take();
-        self.wrote(&key, outcome, true)?;
-        match refused {
-            Some(refusal) => Err(Stop::Refused(refusal)),
-            None => Ok(Reply::WorkflowTaskCompleted(Box::default())),
-        }
-    }
-
-    fn fail(
-        &mut self,
-        request: &Request,
-        token: &TaskToken,
-        failed: &ws::RespondWorkflowTaskFailedRequest,
-    ) -> Result<Reply, Stop> {
-        let (key, version) = self.writable_run(request, true)?;
-        let (context, seat) = (self.context(version), self.seat_one());
-        let cause = antipode_proto::api::enums::v1::WorkflowTaskFailedCause::try_from(failed.cause)
-            .unwrap_or_default();
-        let how = workflow_task::Failed {
-            cause,
-            failure: failed.failure.clone(),
-            identity: failed.identity.clone(),
-        };
-        let run = &mut self.cached_mut(&key)?.run;
-        let outcome = workflow_task::respond_failed(run, &presented(token), how, context, seat)?;
-        self.wrote(&key, outcome, true)?;
-        Ok(Reply::Done)
-    }
-
-    /// The open activity that a worker names, checked (A5).
-    fn named_activity(
-        &mut self,
-        request: &Request,
-        named: &ActivityRef,
-    ) -> Result<(RunKey, FailoverVersion, antipode_core::ids::EventId), Stop> {
-        let by_token = matches!(named, ActivityRef::Token(_));
-        let (key, version) = self.writable_run(request, by_token)?;
-        let run = &self.cached(&key)?.run;
-        let scheduled = match named {
-            ActivityRef::Token(token) => activity::check(run, &presented(token))?.activity.scheduled,
-            ActivityRef::ById(id) => activity::by_id(run, id)?.activity.scheduled,
-        };
-        Ok((key, version, scheduled))
-    }
-
-    fn end_activity(
-        &mut self,
-        request: &Request,
-        named: &ActivityRef,
-        end: activity::End,
-        identity: &str,
-    ) -> Result<Reply, Stop> {
-        let (key, version, scheduled) = self.named_activity(request, named)?;
-        let (context, seat) = (self.context(version), self.seat_one());
-        let run = &mut self.cached_mut(&key)?.run;
-        let outcome = activity::end(run, scheduled, end, identity, context, seat)?;
-        if run.activity(scheduled).is_some_and(|view| !view.decided) {
-            self.outputs.push(Output::Count(Event::ActivityRetried));
-        }
-        self.wrote(&key, outcome, true)?;
-        Ok(Reply::Done)
-    }
-
-    fn fail_activity(
-        &mut self,
-        request: &Request,
-        named: &ActivityRef,
-        failed: &ws::RespondActivityTaskFailedRequest,
-    ) -> Result<Reply, Stop> {
-        if let Some(details) = &failed.last_heartbeat_details {
-            let (key, version, scheduled) = self.named_activity(request, named)?;
-            let context = self.context(version);
-            activity::heartbeat(&mut self.cached_mut(&key)?.run, scheduled, Some(details), context);
-        }
-        let failure = failed.failure.clone().unwrap_or_else(|| Failure {
-            message: "activity failed without a failure".to_string(),
-            ..Failure::default()
-        });
-        self.end_activity(request, named, activity::End::Failed(failure), &failed.identity)
-    }
-
-    fn cancel_activity(
-        &mut self,
-        request: &Request,
-        named: &ActivityRef,
-        canceled: &ws::RespondActivityTaskCanceledRequest,
-    ) -> Result<Reply, Stop> {
-        let (key, _, scheduled) = self.named_activity(request, named)?;
-        let asked =
-            self.cached(&key)?.run.activity(scheduled).is_some_and(|v| v.activity.cancel_requested.is_some());
-        if !asked {
-            let words = "activity cancellation was not requested".to_string();
-            return Err(Stop::Refused(Refusal::InvalidArgument(words)));
-        }
-        let end = activity::End::Canceled(canceled.details.clone());
-        self.end_activity(request, named, end, &canceled.identity)
-    }
-
-    fn heartbeat(
-        &mut self,
-        request: &Request,
-        named: &ActivityRef,
-        beat: &ws::RecordActivityTaskHeartbeatRequest,
-    ) -> Result<Reply, Stop> {
-        let (key, version, scheduled) = self.named_activity(request, named)?;
-        let context = self.context(version);
-        let details: Option<&Payloads> = beat.details.as_ref();
-        let cancel_requested =
-            activity::heartbeat(&mut self.cached_mut(&key)?.run, scheduled, details, context);
-        self.wrote(&key, Outcome::default(), true)?;
-        Ok(Reply::Heartbeat(Box::new(ws::RecordActivityTaskHeartbeatResponse {
-            cancel_requested,
-            ..Default::default()
-        })))
-    }
-
-    fn start(&mut self, request: &Request, start: &ws::StartWorkflowExecutionRequest) -> Result<Reply, Stop> {
-        let version = self.writable(request.workflow.namespace)?;
-        let run = match self.admit(request, start, version)? {
-            Admitted::New { terminate } => {
-                let run = self.make_id();
-                let new = start::from_request(start, run, self.now);
-                self.begin(request, run, new, version, terminate)?;
-                (run, true)
-            }
-            Admitted::Same { run } => (run, true),
-            Admitted::Existing { run } => (run, false),
-        };
-        let (run, started) = run;
-        let cached = self.cached(&request.workflow.run(run))?;
-        Ok(Reply::Start(Box::new(ws::StartWorkflowExecutionResponse {
-            run_id: run.to_string(),
-            first_execution_run_id: cached.run.first_run.to_string(),
-            started,
-            status: cached.run.state.status as i32,
-            ..Default::default()
-        })))
-    }
-
-    fn signal_with_start(
-        &mut self,
-        request: &Request,
-        start: &ws::SignalWithStartWorkflowExecutionRequest,
-    ) -> Result<Reply, Stop> {
-        let version = self.writable(request.workflow.namespace)?;
-        let (signal, plain) = split(start);
-        let external = external::signal(&signal);
-        let admitted = self.admit(request, &plain, version)?;
-        let (run, started) = match admitted {
-            Admitted::New { terminate } => {
-                let run = self.make_id();
-                let mut new = start::from_request(&plain, run, self.now);
-                let identity = external.identity.clone().unwrap_or_else(|| {
-                    antipode_core::identity::Identity::client(external.kind, format!("{run}/start"))
-                });
-                if let history::history_event::Attributes::WorkflowExecutionSignaledEventAttributes(a) =
-                    external.attributes
-                {
-                    new.signal = Some((a, identity));
-                }
-                self.begin(request, run, new, version, terminate)?;
-                (run, true)
-            }
-            Admitted::Same { run } => (run, true),
-            Admitted::Existing { run } => {
-                let key = request.workflow.run(run);
-                let (context, seat) = (self.context(version), self.seat_one());
-                let cached = self.cached_mut(&key)?;
-                let pending = cached.run.pending.len();
-                let outcome = external::accept(&mut cached.run, external, context, seat)?;
-                let changed = outcome.batch.is_some() || cached.run.pending.len() != pending;
-                self.wrote(&key, outcome, changed)?;
-                (run, false)
-            }
-        };
-        Ok(Reply::SignalWithStart(Box::new(ws::SignalWithStartWorkflowExecutionResponse {
-            run_id: run.to_string(),
-            started,
-            ..Default::default()
-        })))
-    }
-
-    /// Writes the first batch of a run, after terminating the one that was in its way, in one transition (B5).
-    fn begin(
-        &mut self,
-        request: &Request,
-        run: RunId,
-        mut new: start::NewRun,
-        version: FailoverVersion,
-        terminate: Option<RunKey>,
-    ) -> Result<(), Stop> {
-        let key = request.workflow.run(run);
-        let context = self.context(version);
-        let mut at = self.sequence.0 + 1;
-        let causal = at;
-        if let Some(old) = terminate {
-            let attributes = history::WorkflowExecutionTerminatedEventAttributes {
-                reason: "TerminateIfRunning WorkflowIdReusePolicy".to_string(),
-                details: Some(text_payload(&format!("terminated by new runID: {run}"))),
-                identity: "history-service".to_string(),
-            };
-            let seat = self.seat(at, at);
-            let batch =
-                external::terminate(&mut self.cached_mut(&old)?.run, attributes, None, false, context, seat)?;
-            self.wrote(&old, Outcome::of(batch), true)?;
-            at += 1;
-        }
-        let mut seat = self.seat(at, at);
-        seat.causal = causal;
-        new.first_run = run;
-        let (run, batch) = start::start(key.clone(), new, context, seat)?;
-        self.insert_run(run);
-        self.wrote(&key, Outcome::of(Some(batch)), true)?;
-        Ok(())
-    }
-
-    /// What becomes of a start, by the policies of the request (api-surface 4.8).
-    fn admit(
-        &mut self,
-        request: &Request,
-        start: &ws::StartWorkflowExecutionRequest,
-        version: FailoverVersion,
-    ) -> Result<Admitted, Stop> {
-        self.need_workflow(&request.workflow)?;
-        let current = self.workflows.get(&request.workflow).and_then(super::cache::Workflow::current_run);
-        let Some(run) = current else { return Ok(Admitted::New { terminate: None }) };
-        let key = request.workflow.run(run);
-        if !self.need_run(&key)? {
-            return Ok(Admitted::New { terminate: None }); // Only the tombstone of the record is left (B6).
-        }
-        let existing = &self.cached(&key)?.run;
-        if existing.state.last_version > version {
-            let words = format!("run {key} is ahead of the namespace record at {version}");
-            return Err(Stop::Refused(Refusal::Unavailable(words)));
-        }
-        let started_by = self.start_request(&key)?;
-        if !start.request_id.is_empty() && started_by == start.request_id {
-            return Ok(Admitted::Same { run });
-        }
-        let reuse = Reuse::try_from(start.workflow_id_reuse_policy).unwrap_or_default();
-        let conflict = Conflict::try_from(start.workflow_id_conflict_policy).unwrap_or_default();
-        let existing = &self.cached(&key)?.run;
-        if existing.state.is_open() {
-            #[allow(deprecated, reason = "clients still send it")]
-            let terminates = conflict == Conflict::TerminateExisting || reuse == Reuse::TerminateIfRunning;
-            return match conflict {
-                _ if terminates => Ok(Admitted::New { terminate: Some(key) }),
-                Conflict::UseExisting => Ok(Admitted::Existing { run }),
-                _ => Err(already(existing, started_by, "is already running", "")),
-            };
-        }
-        let status = existing.state.status;
-        match reuse {
-            Reuse::RejectDuplicate => Err(already(
-                existing,
-                started_by,
-                "already finished",
-                " Workflow Id reuse policy: reject duplicate workflow Id.",
-            )),
-            Reuse::AllowDuplicateFailedOnly
-                if matches!(status, Status::Completed | Status::ContinuedAsNew) =>
-            {
-                Err(already(
-                    existing,
-                    started_by,
-                    "already finished successfully",
-                    " Workflow Id reuse policy: allow duplicate workflow Id if last run failed.",
-                ))
-            }
-            _ => Ok(Admitted::New { terminate: None }),
-        }
-    }
-
-    /// Request id that started a run: an identity of its first batch.
-    fn start_request(&self, key: &RunKey) -> Result<String, Refusal> {
-        Ok(start_request_of(&self.cached(key)?.run))
-    }
-}
-
-/// Request id that started a run, from the identities of its first batch.
-fn start_request_of(run: &Run) -> String {
-    let first = run.line.first();
-    let start = first.and_then(|batch| {
-        batch.envelope.identities.iter().find(|entry| {
-            entry.identity.kind == antipode_core::identity::ExternalKind::Start && entry.event.0 == 1
-        })
-    });
-    match start.map(|entry| &entry.identity.key) {
-        Some(antipode_core::identity::Key::Client(key)) => key.clone(),
-        _ => String::new(),
-    }
-}
-
-/// What becomes of a start.
-enum Admitted {
-    /// A new run, after terminating this one.
-    New { terminate: Option<RunKey> },
-    /// The same request started this run before.
-    Same { run: RunId },
-    /// This run goes on (USE_EXISTING).
-    Existing { run: RunId },
-}
-
-fn already(existing: &Run, start_request_id: String, how: &str, policy: &str) -> Stop {
-    let (id, run) = (&existing.key.workflow, existing.key.run);
-    Stop::Refused(Refusal::AlreadyStarted {
-        message: format!("Workflow execution {how}. WorkflowId: {id}, RunId: {run}.{policy}"),
-        start_request_id,
-        run,
-        first_run: existing.first_run,
-    })
-}
-
-/// The token's part that is checked against the run.
-fn presented(token: &TaskToken) -> antipode_core::task::Presented {
-    antipode_core::task::Presented {
-        task: token.task.clone(),
-        started: token.started,
-        start_version: token.start_version,
-        tip: token.tip,
-    }
-}
-
-fn text_payload(text: &str) -> Payloads {
-    let metadata = [("encoding".to_string(), bytes::Bytes::from_static(b"json/plain"))].into();
-    let data = bytes::Bytes::from(format!("{text:?}"));
-    let payload = antipode_proto::api::common::v1::Payload { metadata, data, ..Default::default() };
-    Payloads { payloads: vec![payload] }
-}
-
-fn split(
-    both: &ws::SignalWithStartWorkflowExecutionRequest,
-) -> (ws::SignalWorkflowExecutionRequest, ws::StartWorkflowExecutionRequest) {
-    let signal = ws::SignalWorkflowExecutionRequest {
-        namespace: both.namespace.clone(),
-        signal_name: both.signal_name.clone(),
-        input: both.signal_input.clone(),
-        identity: both.identity.clone(),
-        request_id: both.request_id.clone(),
-        header: both.header.clone(),
-        links: both.links.clone(),
-        ..Default::default()
-    };
-    let conflict = match both.workflow_id_conflict_policy {
-        0 => Conflict::UseExisting as i32,
-        policy => policy,
-    };
-    let start = ws::StartWorkflowExecutionRequest {
-        namespace: both.namespace.clone(),
-        workflow_id: both.workflow_id.clone(),
-        workflow_type: both.workflow_type.clone(),
-        task_queue: both.task_queue.clone(),
-        input: both.input.clone(),
-        workflow_execution_timeout: both.workflow_execution_timeout,
-        workflow_run_timeout: both.workflow_run_timeout,
-        workflow_task_timeout: both.workflow_task_timeout,
-        identity: both.identity.clone(),
-        request_id: both.request_id.clone(),
-        workflow_id_reuse_policy: both.workflow_id_reuse_policy,
-        workflow_id_conflict_policy: conflict,
-        retry_policy: both.retry_policy.clone(),
-        memo: both.memo.clone(),
-        search_attributes: both.search_attributes.clone(),
-        header: both.header.clone(),
-        workflow_start_delay: both.workflow_start_delay,
-        user_metadata: both.user_metadata.clone(),
-        links: both.links.clone(),
-        priority: both.priority.clone(),
-        ..Default::default()
-    };
-    (signal, start)
 }

@@ -1,0 +1,139 @@
+//! What goes into a shard and what comes out: the whole of its contract with a driver, beside the calls of [`super::Shard`].
+
+use antipode_core::ids::{
+    FailoverVersion, Incarnation, NamespaceId, RegionId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey,
+};
+use antipode_persistence::rows::{CurrentRow, DispatchRow, Group, RunRow, StoredRun, TaskKind};
+
+use crate::api::{Applied, Offer, Refusal, Reply};
+
+/// Where an answer goes. The driver's own: a channel in production, a number in the simulator.
+pub trait Token: Send + 'static {
+    /// Nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+/// What never changes while a shard is owned.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Shard.
+    pub shard: ShardId,
+    /// Region.
+    pub region: RegionId,
+    /// Its name.
+    pub region_name: String,
+    /// Life of the store.
+    pub incarnation: Incarnation,
+    /// Bytes of runs kept in memory, about.
+    pub cache_bytes: usize,
+    /// Entropy for the ids this ownership makes.
+    pub seed: [u8; 32],
+}
+
+/// A namespace as a shard needs it: an ordered input (D6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceView {
+    /// Id.
+    pub id: NamespaceId,
+    /// Name.
+    pub name: String,
+    /// Version that is written under here; none while another region is active or nobody is.
+    pub writable: Option<FailoverVersion>,
+    /// Version of the record.
+    pub version: FailoverVersion,
+    /// Being handed over: calls are held, not refused (F2).
+    pub draining: bool,
+    /// Active region, by name.
+    pub active: String,
+}
+
+/// What a shard asks its driver to read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Load {
+    /// The current record and the run it names.
+    Workflow(WorkflowKey),
+    /// One run.
+    Run(RunKey),
+    /// All stored runs of a workflow id: for the operator's view.
+    Runs(WorkflowKey),
+    /// Runs that are due to wake, of these namespaces.
+    Due {
+        /// Namespaces active here.
+        namespaces: Vec<NamespaceId>,
+        /// Horizon.
+        until: Timestamp,
+    },
+    /// Dispatch backlog.
+    Backlog {
+        /// Namespaces active here.
+        namespaces: Vec<NamespaceId>,
+        /// One queue only.
+        queue: Option<(String, TaskKind)>,
+        /// After this position.
+        after: Sequence,
+    },
+}
+
+/// What a read brought.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// For [`Load::Workflow`].
+    Workflow(Option<CurrentRow>, Option<StoredRun>),
+    /// For [`Load::Run`].
+    Run(Option<StoredRun>),
+    /// For [`Load::Runs`].
+    Runs(Vec<RunRow>),
+    /// For [`Load::Due`].
+    Due(Vec<(Timestamp, RunKey)>),
+    /// For [`Load::Backlog`].
+    Backlog(Vec<DispatchRow>),
+    /// The read failed: what waited for it is refused as unavailable.
+    Failed(String),
+}
+
+/// What a shard gives its driver.
+#[derive(Debug)]
+pub enum Output<T> {
+    /// Read this and hand it to [`Shard::loaded`].
+    Load(Load),
+    /// Commit this and report with [`Shard::committed`] or [`Shard::commit_failed`].
+    Commit(Group),
+    /// Answer a request.
+    Answer(T, Result<Reply, Refusal>),
+    /// Answer an apply.
+    Applied(T, Vec<Applied>),
+    /// Answer a barrier.
+    Barrier(T, Result<Sequence, Refusal>),
+    /// Offer a task to matching and report with [`Shard::offered`].
+    Offer(Offer),
+    /// A task was discarded: count it by reason (nothing silent).
+    Discarded {
+        /// Kind.
+        kind: TaskKind,
+        /// Reason.
+        reason: &'static str,
+    },
+    /// Count something else.
+    Count(Event),
+    /// A law broke; the words say which. The driver logs it and acquires the shard anew.
+    Broken(String),
+}
+
+/// Things worth counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// Another branch became current.
+    BranchSwitched,
+    /// A batch went to a branch that is not current.
+    BranchLost,
+    /// External events were written again.
+    Reapplied,
+    /// External events were filed as unclaimed.
+    Unclaimed,
+    /// A run became a zombie.
+    Zombie,
+    /// An activity attempt failed and another follows.
+    ActivityRetried,
+}
