@@ -45,6 +45,7 @@ def write(cluster):
     west.step("diverged", start_timer("far", 10 * 365 * 86400))
     cluster.heal_both()
     eventually("the loser's signal is applied", lambda: len(west.signals("diverged")) == 2)
+    eventually("east knows of the move", lambda: cluster.version("east") == cluster.version("west") == 2)
     return ["closed", "chain", "open", "diverged"]
 
 
