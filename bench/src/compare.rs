@@ -64,7 +64,8 @@ pub async fn once(plan: &Plan, program: &Program, case: Case) -> Result<Outcome>
     tokio::time::sleep(REST).await;
     let target =
         Target { server: program.to_string(), address: server.address(), pid: server.pid(), beside: None };
-    let outcome = load::measure(&target, case, &plan.settings).await?;
+    let outcome =
+        load::measure(&target, case, &plan.settings).await.map_err(|error| server.obituary(error))?;
     record(plan.record.as_deref(), &outcome)?;
     server.stop().await?;
     outcome.sound()

@@ -236,6 +236,18 @@ impl Server {
         self.child.id()
     }
 
+    /// Why a measurement failed, if it failed because the server is gone.
+    pub fn obituary(&mut self, error: Error) -> Error {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Error::NotReady {
+                program: self.program.clone(),
+                last: format!("it ended with {status} ({error})"),
+                words: self.last_words(),
+            },
+            _ => error,
+        }
+    }
+
     fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
