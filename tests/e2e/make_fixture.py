@@ -36,6 +36,8 @@ def write(cluster):
     east.signal("open", "s", '"written"')
 
     east.start("diverged", "diverged", **LONG)
+    # A successor's first task comes a second after the start of its predecessor: the folder must be at rest.
+    eventually("the successor has its first task", lambda: "WorkflowTaskScheduled" in str(cluster.inspect("east", "chain").branches))
     for workflow_id in ("closed", "chain", "open", "diverged"):
         cluster.same(workflow_id)
     cluster.cut_both()
@@ -44,6 +46,7 @@ def write(cluster):
     west.signal("diverged", "s", '"west"')
     west.step("diverged", start_timer("far", 10 * 365 * 86400))
     cluster.heal_both()
+    eventually("east hears of it", lambda: cluster.version("east") == 2)
     eventually("the loser's signal is applied", lambda: len(west.signals("diverged")) == 2)
     eventually("east knows of the move", lambda: cluster.version("east") == cluster.version("west") == 2)
     return ["closed", "chain", "open", "diverged"]
