@@ -1,9 +1,8 @@
 //! Batches for tests.
 
 use antipode_core::{
-    batch::{Batch, Envelope, EventIdentity, Origin},
+    batch::{Batch, Envelope, Origin},
     chain::ChainValue,
-    identity::{ExternalKind, Identity},
     ids::{
         EventId, FailoverVersion, Incarnation, NamespaceId, Place, RegionId, RunId, RunKey, Sequence,
         ShardId, WorkflowId,

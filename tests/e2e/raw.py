@@ -257,14 +257,14 @@ class Node:
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def schedule_activity(activity_id, queue, start_to_close=60.0, schedule_to_start=0.0, max_attempts=0, interval=0.1):
+def schedule_activity(activity_id, queue, start_to_close=60.0, schedule_to_start=0.0, max_attempts=0, interval=0.1, schedule_to_close=600.0):
     """ScheduleActivityTask."""
     attributes = dict(
         activity_id=activity_id,
         activity_type=ActivityType(name="raw-activity"),
         task_queue=TaskQueue(name=queue),
         start_to_close_timeout=seconds(start_to_close),
-        schedule_to_close_timeout=seconds(600),
+        schedule_to_close_timeout=seconds(schedule_to_close),
         retry_policy=RetryPolicy(
             initial_interval=seconds(interval), backoff_coefficient=1.0, maximum_attempts=max_attempts
         ),
