@@ -257,7 +257,9 @@ class Node:
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def schedule_activity(activity_id, queue, start_to_close=60.0, schedule_to_start=0.0, max_attempts=0, interval=0.1, schedule_to_close=600.0):
+def schedule_activity(
+    activity_id, queue, start_to_close=60.0, schedule_to_start=0.0, schedule_to_close=600.0, max_attempts=0, interval=0.1
+):
     """ScheduleActivityTask."""
     attributes = dict(
         activity_id=activity_id,
