@@ -202,7 +202,7 @@ impl State {
         self.memo = attributes.memo.clone();
         self.search_attributes = attributes.search_attributes.clone();
         self.start = Some(Start {
-            attributes: Arc::new(attributes.clone()),
+            attributes: Arc::new(detached(attributes)),
             at,
             version: anchor.version,
             user_metadata: event.user_metadata.clone(),
@@ -268,7 +268,7 @@ impl State {
             scheduled: anchor.event,
             version: anchor.version,
             scheduled_at: at,
-            attributes: Arc::new(attributes.clone()),
+            attributes: Arc::new(detached(attributes)),
             cancel_requested: None,
         };
         self.activities.insert(anchor.event, activity);
@@ -328,6 +328,12 @@ impl State {
         let Some(upserted) = upserted else { return };
         merge_payloads(&mut self.memo.get_or_insert_default().fields, &upserted.fields);
     }
+}
+
+/// A copy that shares no bytes with the message: what a run keeps for long must not keep the buffer alive in which a request
+/// arrived. The same message comes back, because it was encoded from itself.
+fn detached<M: Message + Default + Clone>(message: &M) -> M {
+    M::decode(&*message.encode_to_vec()).unwrap_or_else(|_| message.clone())
 }
 
 type Payloads = std::collections::BTreeMap<String, antipode_proto::api::common::v1::Payload>;

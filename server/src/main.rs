@@ -4,6 +4,10 @@ use std::{io::Write, process::ExitCode};
 
 use antipode::cli::{self, Command};
 
+/// Many small messages are made and dropped on several threads: docs/performance.md has what it brings.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = match cli::parse(std::env::args_os()) {
         Ok(arguments) => arguments,

@@ -30,7 +30,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{admin, metrics, wiring};
 
 /// Bytes of runs that a region keeps in memory, about.
-const CACHE_BYTES: usize = 256 << 20;
+const CACHE_BYTES: usize = 64 << 20;
 /// How long calls that were taken in may go on after a stop.
 const CALLS_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a shard's commit in flight may take.

@@ -22,8 +22,8 @@ use crate::api::{HistoryRequest, Offer, Refusal, TaskRef};
 pub(super) struct Workflow<T> {
     /// The current record; none: no run was ever stored.
     pub(super) current: Option<wire::CurrentRecord>,
-    /// Runs in memory.
-    pub(super) runs: BTreeMap<RunId, Cached<T>>,
+    /// Runs in memory. Boxed: a map's node has room for eleven, and a workflow id mostly has one.
+    pub(super) runs: BTreeMap<RunId, Box<Cached<T>>>,
     /// Runs known not to be stored.
     pub(super) absent: BTreeSet<RunId>,
     /// All stored runs of the id, once asked for.
@@ -234,7 +234,7 @@ impl<T: Token> Shard<T> {
         let current = workflow.current_run() == Some(run_id);
         cached.rows = super::derive::rows(&cached.run, current);
         cached.shown = Some(super::derive::shown(&cached.run, current));
-        workflow.runs.insert(run_id, cached);
+        workflow.runs.insert(run_id, Box::new(cached));
         self.rearm(key, run_id);
         Ok(())
     }
@@ -245,13 +245,14 @@ impl<T: Token> Shard<T> {
         let workflow = self.workflows.entry(key).or_insert_with(|| Workflow::new(None));
         workflow.absent.remove(&run.key.run);
         workflow.listed = None;
-        workflow.runs.insert(run.key.run, Cached::begun(run));
+        workflow.runs.insert(run.key.run, Box::new(Cached::begun(run)));
     }
 
     pub(super) fn cached(&self, key: &RunKey) -> Result<&Cached<T>, Refusal> {
         self.workflows
             .get(&key.workflow_key())
             .and_then(|workflow| workflow.runs.get(&key.run))
+            .map(Box::as_ref)
             .ok_or_else(|| Refusal::Internal(format!("run {key} left the cache while in use")))
     }
 
@@ -259,6 +260,7 @@ impl<T: Token> Shard<T> {
         self.workflows
             .get_mut(&key.workflow_key())
             .and_then(|workflow| workflow.runs.get_mut(&key.run))
+            .map(Box::as_mut)
             .ok_or_else(|| Refusal::Internal(format!("run {key} left the cache while in use")))
     }
 
@@ -276,7 +278,7 @@ impl<T: Token> Shard<T> {
 
     pub(super) fn account(&mut self, key: &WorkflowKey) {
         if let Some(workflow) = self.workflows.get_mut(key) {
-            let bytes = 256 + workflow.runs.values().map(Cached::size).sum::<usize>();
+            let bytes = 256 + workflow.runs.values().map(|cached| cached.size()).sum::<usize>();
             self.cached_bytes = (self.cached_bytes + bytes).saturating_sub(workflow.bytes);
             workflow.bytes = bytes;
         }
