@@ -27,6 +27,13 @@ pub struct ShardHandle {
     pub committed: watch::Receiver<Sequence>,
 }
 
+/// The shard of a workflow id among so many: farmhash fingerprint of "<namespace id>_<workflow id>", as the incumbent has it.
+#[must_use]
+pub fn shard_of(key: &WorkflowKey, shards: u32) -> ShardId {
+    let text = format!("{}_{}", key.namespace, key.workflow);
+    ShardId(farmhash::fingerprint32(text.as_bytes()) % shards.max(1) + 1)
+}
+
 fn stopped() -> Refusal {
     Refusal::Unavailable("the shard is stopping".to_string())
 }
@@ -44,11 +51,10 @@ impl Client {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
     }
 
-    /// The shard of a workflow id: farmhash fingerprint of "<namespace id>_<workflow id>", as the incumbent has it.
+    /// The shard of a workflow id.
     #[must_use]
     pub fn shard_of(&self, key: &WorkflowKey) -> ShardId {
-        let text = format!("{}_{}", key.namespace, key.workflow);
-        ShardId(farmhash::fingerprint32(text.as_bytes()) % self.shard_count() + 1)
+        shard_of(key, self.shard_count())
     }
 
     fn handle(&self, shard: ShardId) -> Option<&ShardHandle> {

@@ -100,6 +100,7 @@ fn open(shared: &Shared, peer: &Peer) -> ReplicateRequest {
         receiver: Some(shared.info()),
         source_incarnation: known.incarnation.unwrap_or_default().0,
         positions: positions.map(|(shard, at)| Position { shard: shard.0, sequence: at.0 }).collect(),
+        down: Vec::new(),
     };
     ReplicateRequest { message: Some(replicate_request::Message::Open(open)) }
 }

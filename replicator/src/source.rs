@@ -276,6 +276,7 @@ impl Stream {
             through: range.through.0,
             entries,
             sent_unix_nanos: self.shared.clock.now(),
+            relay_of: 0,
         };
         self.send(replicate_response::Message::Entries(message)).await?;
         Metrics::peer(&self.shared.metrics.entries_sent, &self.peer.name, count);
