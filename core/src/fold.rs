@@ -1,7 +1,8 @@
 //! The fold: the one function that turns events into mutable state. It serves the active path, the passive path,
-//! recovery, rebuild after a conflict, and the simulator.
+//! recovery, rebuild after a conflict, and the simulator. It is the only writer: the facts inside [`State`] are private to
+//! this file.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use antipode_proto::api::{
     enums::v1::{TaskQueueKind, TimeoutType, WorkflowExecutionStatus as Status},
@@ -13,7 +14,7 @@ use crate::{
     batch::Envelope,
     identity::Identity,
     ids::{EventId, FailoverVersion, Nanos, Timestamp},
-    state::{Activity, Anchor, Close, Start, State, Task, TaskStarted, Timer},
+    state::{Activity, Anchor, Close, Facts, Start, Task, TaskStarted, Timer},
 };
 
 /// Version of the fold; envelopes carry it (A10).
@@ -50,6 +51,28 @@ pub enum FoldError {
     },
 }
 
+/// The mutable state of a run: facts that everybody may read and only the fold writes.
+///
+/// ```
+/// let state = antipode_core::state::State::default();
+/// assert!(!state.cancel_requested);
+/// ```
+///
+/// ```compile_fail,E0594
+/// let mut state = antipode_core::state::State::default();
+/// state.cancel_requested = true;
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State(Facts);
+
+impl Deref for State {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
 impl State {
     /// Applies the events of one batch.
     ///
@@ -61,22 +84,20 @@ impl State {
         events: &[history::HistoryEvent],
     ) -> Result<(), FoldError> {
         for event in events {
-            self.apply_event(event)?;
+            self.0.apply_event(event)?;
         }
-        self.apply_envelope(envelope);
+        self.0.apply_envelope(envelope);
         Ok(())
     }
 
     /// What the header of a batch adds: identities (A3) and the inherited applied set (B2).
     pub fn apply_envelope(&mut self, envelope: &Envelope) {
-        self.applied.extend(envelope.inherited.iter().cloned());
-        self.applied.extend(envelope.identities.iter().map(|entry| entry.identity.clone()));
-        self.transitions += 1;
+        self.0.apply_envelope(envelope);
     }
 
     /// One external event stands on the branch from now on (A3).
     pub fn apply_identity(&mut self, identity: &Identity) {
-        self.applied.insert(identity.clone());
+        self.0.applied.insert(identity.clone());
     }
 
     /// Applies one event.
@@ -84,6 +105,18 @@ impl State {
     /// # Errors
     /// [`FoldError`]; the state is then unusable and must be rebuilt.
     pub fn apply_event(&mut self, event: &history::HistoryEvent) -> Result<(), FoldError> {
+        self.0.apply_event(event)
+    }
+}
+
+impl Facts {
+    fn apply_envelope(&mut self, envelope: &Envelope) {
+        self.applied.extend(envelope.inherited.iter().cloned());
+        self.applied.extend(envelope.identities.iter().map(|entry| entry.identity.clone()));
+        self.transitions += 1;
+    }
+
+    fn apply_event(&mut self, event: &history::HistoryEvent) -> Result<(), FoldError> {
         let id = EventId(event.event_id);
         if id != self.next_event {
             return Err(FoldError::Gap { expected: self.next_event, found: id });

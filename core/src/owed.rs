@@ -57,20 +57,41 @@ impl Run {
         if waits || !self.owed().is_empty() {
             return true;
         }
+        let external = |entry: &EventIdentity| entry.identity.kind.is_reapplied();
         self.state.is_open()
-            && self
-                .batches
-                .values()
-                .any(|batch| batch.envelope.identities.iter().any(|entry| entry.identity.kind.is_reapplied()))
+            && (self.batches.values().any(|batch| batch.envelope.identities.iter().any(external))
+                || !self.is_filed(&self.start_identity()))
+    }
+
+    /// Identity of the request that started the run; one made of the run's id when the client gave none.
+    fn start_identity(&self) -> Identity {
+        let first = self.line.first().map(|batch| batch.envelope.identities.as_slice()).unwrap_or_default();
+        let start = first.iter().find(|entry| entry.identity.kind == ExternalKind::Start);
+        let made = || Identity::client(ExternalKind::Start, self.key.run.to_string());
+        start.map_or_else(made, |entry| entry.identity.clone())
     }
 
     /// B1, B4: clients' events that this superseded run took and the run that owns the workflow id now lacks: those to hand
     /// over, as pending events of the owner, and those to file with a verdict.
     #[must_use]
     pub fn owed_to(&self, owner: &Self) -> Owing {
+        self.owing(Some(owner))
+    }
+
+    /// The same when the run that owns the workflow id was deleted after its retention: nobody is left to take anything.
+    #[must_use]
+    pub fn owed_to_nobody(&self) -> Vec<wire::Unclaimed> {
+        self.owing(None).file
+    }
+
+    fn owing(&self, owner: Option<&Self>) -> Owing {
         let mut over: BTreeMap<Identity, Pending> = BTreeMap::new();
         let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
+        let owner_knows = |identity: &Identity| owner.is_some_and(|owner| owner.knows(identity));
         let verdict = |kind: ExternalKind, named_run: bool| {
+            let Some(owner) = owner else {
+                return Some("the run that owns the workflow id was deleted after its retention");
+            };
             if !owner.state.is_open() {
                 Some("the run that owns the workflow id is closed")
             } else if named_run && owner.first_run != self.first_run {
@@ -93,7 +114,7 @@ impl Run {
         for batch in self.batches.values() {
             for entry in &batch.envelope.identities {
                 let counted = !self.state.is_open() && self.state.applied.contains(&entry.identity);
-                let settled = counted || owner.knows(&entry.identity) || self.is_filed(&entry.identity);
+                let settled = counted || owner_knows(&entry.identity) || self.is_filed(&entry.identity);
                 if !entry.identity.kind.is_reapplied() || settled {
                     continue;
                 }
@@ -116,7 +137,7 @@ impl Run {
         }
         for (identity, pending) in &self.pending {
             let settled =
-                owner.knows(identity) || self.is_filed(identity) || self.state.applied.contains(identity);
+                owner_knows(identity) || self.is_filed(identity) || self.state.applied.contains(identity);
             if pending.anchor.is_some() || settled {
                 continue;
             }
@@ -128,10 +149,18 @@ impl Run {
                 None => drop(over.insert(identity.clone(), pending.clone())),
             }
         }
+        // B5: somebody was told that this run was started. It is not adopted; it is listed, whatever becomes of the owner.
+        let start = self.start_identity();
+        let stranger = owner.is_none_or(|owner| owner.first_run != self.first_run);
+        if self.state.is_open() && stranger && !self.is_filed(&start) {
+            let version = self.state.start.as_ref().map_or(FailoverVersion::LOCAL, |start| start.version);
+            let verdict = "the start was accepted, and another run owns the workflow id";
+            filed.insert(start.clone(), record(EventId(1), version, verdict, &start));
+        }
         Owing { hand_over: over, file: filed.into_values().collect() }
     }
 
-    fn is_filed(&self, identity: &Identity) -> bool {
+    pub(crate) fn is_filed(&self, identity: &Identity) -> bool {
         let wire = Some(identity.to_wire());
         self.unclaimed.iter().any(|record| record.identity == wire)
     }

@@ -70,6 +70,8 @@ pub struct Register {
     pub kind: Kind,
     /// Order of the last change.
     pub order: Order,
+    /// Newest order of another version that the writer had seen: what the value replaces knowingly (A6).
+    pub base: Order,
     /// Encoded message, by kind.
     pub value: Bytes,
 }
@@ -100,7 +102,7 @@ pub struct Merged {
     pub changed: bool,
     /// Two different values of equal order: one owner wrote twice, as after a restore. Alarm (A6, G2).
     pub fork: bool,
-    /// The value that lost, when it was written under another version: for the rollback record (A6).
+    /// The value that lost to one whose writer had not seen it: for the rollback record (A6).
     pub lost: Option<Register>,
 }
 
@@ -109,21 +111,21 @@ impl Register {
     #[must_use]
     pub fn activity_attempt(anchor: Anchor, order: Order, value: &wire::ActivityAttempt) -> Self {
         let value = Bytes::from(value.encode_to_vec());
-        Self { anchor, kind: Kind::ActivityAttempt, order, value }
+        Self { anchor, kind: Kind::ActivityAttempt, order, base: Order::default(), value }
     }
 
     /// Last heartbeat of an activity.
     #[must_use]
     pub fn heartbeat(anchor: Anchor, order: Order, value: &wire::ActivityHeartbeat) -> Self {
         let value = Bytes::from(value.encode_to_vec());
-        Self { anchor, kind: Kind::ActivityHeartbeat, order, value }
+        Self { anchor, kind: Kind::ActivityHeartbeat, order, base: Order::default(), value }
     }
 
     /// A transient workflow task.
     #[must_use]
     pub fn workflow_task_attempt(anchor: Anchor, order: Order, value: &wire::WorkflowTaskAttempt) -> Self {
         let value = Bytes::from(value.encode_to_vec());
-        Self { anchor, kind: Kind::WorkflowTaskAttempt, order, value }
+        Self { anchor, kind: Kind::WorkflowTaskAttempt, order, base: Order::default(), value }
     }
 
     /// The value as a message.
@@ -144,6 +146,8 @@ impl Register {
             order_version: self.order.version.0,
             order_count: self.order.count,
             value: self.value.clone(),
+            base_version: self.base.version.0,
+            base_count: self.base.count,
         }
     }
 
@@ -157,6 +161,7 @@ impl Register {
             ("anchor_event_id", stored.anchor_event_id, 1),
             ("anchor_version", stored.anchor_version, 0),
             ("order_version", stored.order_version, 0),
+            ("base_version", stored.base_version, 0),
         ] {
             if value < least {
                 return Err(Malformed::Range(field));
@@ -166,6 +171,7 @@ impl Register {
             anchor: (EventId(stored.anchor_event_id), FailoverVersion(stored.anchor_version)),
             kind,
             order: Order { version: FailoverVersion(stored.order_version), count: stored.order_count },
+            base: Order { version: FailoverVersion(stored.base_version), count: stored.base_count },
             value: stored.value.clone(),
         };
         match kind {
@@ -181,7 +187,7 @@ impl Register {
 
     /// Joins another value of the same register into this one.
     fn merge(&mut self, other: Self) -> Merged {
-        if self.order == other.order && self.value == other.value {
+        if *self == other {
             return Merged::default();
         }
         let (mine, theirs) = (Rank::of(self), Rank::of(&other));
@@ -198,7 +204,9 @@ impl Register {
         if let Some(attempt) = attempt {
             self.raise_attempt(attempt);
         }
-        let lost = (lost.order.version != self.order.version).then_some(lost);
+        // A value that the winner's writer had seen was replaced, not lost.
+        let unseen = lost.order.version != self.order.version && lost.order > self.base;
+        let lost = (unseen || fork).then_some(lost);
         Merged { changed: *self != before, fork, lost }
     }
 
@@ -243,7 +251,12 @@ impl Rank {
         (self.stamp, self.order).cmp(&(other.stamp, other.order)).then_with(|| {
             if self.bare_value == other.bare_value {
                 // Equal but for the attempt, or two encodings of one message.
-                return self.attempt.cmp(&other.attempt).then_with(|| mine.value.cmp(&theirs.value));
+                let encoding = || mine.value.cmp(&theirs.value);
+                return self
+                    .attempt
+                    .cmp(&other.attempt)
+                    .then_with(encoding)
+                    .then(mine.base.cmp(&theirs.base));
             }
             let hash = |bytes: &Bytes| *blake3::hash(bytes).as_bytes();
             hash(&self.bare_value).cmp(&hash(&other.bare_value))

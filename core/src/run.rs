@@ -13,11 +13,18 @@ use crate::{
     fold::{FOLD_VERSION, FoldError},
     identity::{ExternalKind, Identity},
     ids::{EventId, FailoverVersion, Nanos, Place, RegionId, RunId, RunKey, RunOrder},
-    register::{Kind, Register, RegisterSet},
+    register::{Kind, Order, Register, RegisterSet},
     state::{Anchor, State},
     tree::{Branch, Inserted, Tree},
     version_history::{Item, VersionHistory},
 };
+
+/// Verdict on an event of a losing branch of a run that is closed on its current one.
+pub const CLOSED: &str = "the run is closed on the winning branch";
+/// Verdict on an event that was never written because the run closed.
+pub const CLOSED_BEFORE: &str = "accepted, and the run closed before it could be written";
+/// Verdicts that rest on the current branch having closed the run.
+const CLOSED_VERDICTS: [&str; 2] = [CLOSED, CLOSED_BEFORE];
 
 /// A run cannot be built from what is stored or received.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +89,8 @@ pub struct Run {
     pub pending: BTreeMap<Identity, Pending>,
     /// External events that will not be applied, with the reason (I03).
     pub unclaimed: Vec<wire::Unclaimed>,
+    /// Register values that lost to a write that had not seen them (A6). Kept where it happened, like `unclaimed`.
+    pub lost: Vec<wire::LostValue>,
     /// Sticky binding.
     pub sticky: Option<Sticky>,
 }
@@ -111,6 +120,7 @@ impl Run {
             registers: RegisterSet::default(),
             pending: BTreeMap::new(),
             unclaimed: Vec::new(),
+            lost: Vec::new(),
             sticky: None,
         }
     }
@@ -143,7 +153,9 @@ impl Run {
                 run.pending.insert(identity, pending);
             }
         }
+        run.forget_written();
         run.unclaimed.clone_from(&head.unclaimed);
+        run.lost.clone_from(&head.lost);
         Ok(run)
     }
 
@@ -160,8 +172,10 @@ impl Run {
             registers: self.registers.to_wire(),
             pending: self.pending.iter().map(|(identity, pending)| pending.to_wire(identity)).collect(),
             unclaimed: self.unclaimed.clone(),
+            lost: self.lost.clone(),
             fold_version: FOLD_VERSION,
             batch_bytes: self.state.history_bytes,
+            deleted: None,
         }
     }
 
@@ -235,7 +249,7 @@ impl Run {
         self.batches.insert(batch.chain, Arc::clone(batch));
         self.line.push(Arc::clone(batch));
         self.state.apply_envelope(&batch.envelope);
-        self.forget_applied();
+        self.forget_written();
         let tip = self.branches().last().map(|branch| branch.chain);
         if tip != Some(batch.chain) || batch.envelope.previous != before {
             return Err(RunError::Tree(
@@ -255,15 +269,17 @@ impl Run {
         self.insert(batch)?;
         self.batches.insert(batch.chain, Arc::clone(batch));
         if self.branches().last().is_none_or(|branch| branch.chain != batch.chain) {
+            self.forget_written();
             return Ok(Pushed::Aside);
         }
         if batch.envelope.previous == before {
             self.state.apply_batch(&batch.envelope, &events)?;
             self.line.push(Arc::clone(batch));
-            self.forget_applied();
+            self.forget_written();
             return Ok(Pushed::Grew);
         }
         self.rebuild()?;
+        self.reopen_verdicts();
         Ok(Pushed::Switched)
     }
 
@@ -284,16 +300,45 @@ impl Run {
             self.state.apply_batch(&batch.envelope, &batch.decode_events()?)?;
             self.line.push(batch);
         }
-        self.forget_applied();
+        self.forget_written();
         Ok(())
     }
 
-    /// Pending events that stand on the current branch need no place of their own: were the branch to lose, they would be
-    /// found on it (B1).
-    fn forget_applied(&mut self) {
-        if !self.pending.is_empty() {
-            let applied = &self.state.applied;
-            self.pending.retain(|identity, _| !applied.contains(identity));
+    /// A pending event that a stored batch carries needs no place of its own: should that branch lose, the event is found
+    /// on it (B1). What is left is a function of the batches and the set, never of the order in which they came (A1).
+    fn forget_written(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain(|identity, pending| !self.is_written(identity, pending));
+        self.pending = pending;
+    }
+
+    /// Whether a batch of any branch carries this event. An activity's outcome is not re-applied when its branch loses, so
+    /// only a batch of the version that accepted it, or of a later one, makes the waiting outcome needless.
+    fn is_written(&self, identity: &Identity, pending: &Pending) -> bool {
+        let least = if pending.anchor.is_some() { pending.accepted.0 } else { FailoverVersion::LOCAL };
+        let carries = |batch: &Batch| {
+            batch.envelope.version >= least
+                && batch.envelope.identities.iter().any(|entry| &entry.identity == identity)
+        };
+        if self.state.applied.contains(identity)
+            && (pending.anchor.is_none() || self.line.iter().rev().any(|batch| carries(batch)))
+        {
+            return true;
+        }
+        let Some(tree) = self.tree.as_ref().filter(|tree| tree.branches().len() > 1) else { return false };
+        tree.losing().iter().filter_map(|chain| self.batches.get(chain)).any(|batch| carries(batch))
+    }
+
+    /// A verdict that rested on the branch that was current ("the run is closed") falls with it: on the branch that won the
+    /// run is open, and what was filed is owed again (B1).
+    fn reopen_verdicts(&mut self) {
+        if self.state.is_open() {
+            let own = self.key.run.to_string();
+            self.unclaimed
+                .retain(|record| record.run_id != own || !CLOSED_VERDICTS.contains(&record.verdict.as_str()));
         }
     }
 
@@ -302,19 +347,70 @@ impl Run {
         let mut changed = false;
         for stored in &state.registers {
             if let Ok(register) = Register::from_wire(stored) {
-                changed |= self.registers.merge(register).changed;
+                changed |= self.merge_register(register);
             }
         }
         for stored in &state.pending {
-            if let Some((identity, pending)) = Pending::from_wire(stored)
-                && !self.state.applied.contains(&identity)
-                && !self.pending.contains_key(&identity)
-            {
-                self.pending.insert(identity, pending);
-                changed = true;
+            if let Some((identity, pending)) = Pending::from_wire(stored) {
+                changed |= self.add_pending(identity, pending);
             }
         }
         changed
+    }
+
+    fn merge_register(&mut self, register: Register) -> bool {
+        let (anchor, kind) = (register.anchor, register.kind);
+        let merged = self.registers.merge(register);
+        let winner = self.registers.get(anchor, kind).map(|register| register.order).unwrap_or_default();
+        let noted = merged.lost.is_some_and(|lost| self.note_lost(&lost, winner, merged.fork));
+        merged.changed || noted
+    }
+
+    /// A6: lists a value that lost unseen. One entry for an anchor, kind and version: the newest. True when it is new.
+    fn note_lost(&mut self, lost: &Register, winner: Order, fork: bool) -> bool {
+        let entry = wire::LostValue {
+            register: Some(lost.to_wire()),
+            winner_version: winner.version.0,
+            winner_count: winner.count,
+            fork,
+        };
+        let key = |entry: &wire::LostValue| {
+            let register = entry.register.clone().unwrap_or_default();
+            let anchor = (register.anchor_event_id, register.anchor_version);
+            ((anchor, register.kind, register.order_version), register.order_count)
+        };
+        let (at, count) = key(&entry);
+        let known = self.lost.iter_mut().find(|known| key(known).0 == at);
+        match known {
+            Some(known) if key(known).1 >= count => false,
+            Some(known) => {
+                *known = entry;
+                true
+            }
+            None => {
+                self.lost.push(entry);
+                true
+            }
+        }
+    }
+
+    /// Adds one event to the pending set: a union (A2). Two acceptances of one identity are one event; the later one is kept,
+    /// in every region the same. True when something changed.
+    pub fn add_pending(&mut self, identity: Identity, pending: Pending) -> bool {
+        let known = self.pending.get(&identity);
+        if known.is_some_and(|known| known.rank() >= pending.rank()) || self.is_written(&identity, &pending) {
+            return false;
+        }
+        self.pending.insert(identity, pending);
+        true
+    }
+
+    /// The newest version under which anything of the run was written, events or registers: it is not writable under a
+    /// lower one (F5).
+    #[must_use]
+    pub fn newest_version(&self) -> FailoverVersion {
+        let registers = self.registers.iter().map(|register| register.order.version);
+        registers.fold(self.state.last_version, FailoverVersion::max)
     }
 
     /// Anchors of a peer's registers that no stored batch holds: the registers must wait for their events (A1).
@@ -337,9 +433,14 @@ impl Run {
     }
 
     fn set_register(&mut self, anchor: Anchor, kind: Kind, version: FailoverVersion, value: Bytes) {
-        let known = self.registers.get(anchor.pair(), kind).map(|register| register.order);
-        let order = known.unwrap_or_default().next(version);
-        self.registers.merge(Register { anchor: anchor.pair(), kind, order, value });
+        let known = self.registers.get(anchor.pair(), kind);
+        let before = known.map(|register| register.order).unwrap_or_default();
+        let base = match known {
+            Some(known) if known.order.version == version => known.base,
+            _ => before,
+        };
+        let order = before.next(version);
+        self.registers.merge(Register { anchor: anchor.pair(), kind, order, base, value });
     }
 
     /// Writes the register of the transient workflow task; `None` voids it.
@@ -385,6 +486,12 @@ pub fn outcome_identity(anchor: Anchor, run: RunId) -> Identity {
 }
 
 impl Pending {
+    /// Which of two acceptances of one identity is kept: the later one; then any total order, the same everywhere.
+    fn rank(&self) -> (FailoverVersion, Place, RegionId, Bytes) {
+        let history = antipode_proto::api::history::v1::History { events: self.events.clone() };
+        (self.accepted.0, self.accepted.1, self.region, Bytes::from(history.encode_to_vec()))
+    }
+
     fn to_wire(&self, identity: &Identity) -> wire::PendingEvent {
         let history = antipode_proto::api::history::v1::History { events: self.events.clone() };
         let anchor = self.anchor.unwrap_or_default();

@@ -1,5 +1,6 @@
-//! Mutable state: what the fold of a branch's events says about a run. Only `fold` writes it (DESIGN section 3); what has
-//! no event (attempts, heartbeats, pending events) is beside it in `run` and selected by the views there (A1).
+//! Mutable state: what the fold of a branch's events says about a run. Only `fold` writes it (DESIGN section 3): [`State`]
+//! gives these facts to everybody to read, and its field to nobody. What has no event (attempts, heartbeats, pending events)
+//! is beside it in `run` and selected by the views there (A1).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,7 @@ use antipode_proto::api::{
     common::v1 as common, enums::v1::WorkflowExecutionStatus as Status, history::v1 as history,
 };
 
+pub use crate::fold::State;
 use crate::{
     identity::Identity,
     ids::{EventId, FailoverVersion, Nanos, RunId, Timestamp},
@@ -32,9 +34,9 @@ impl Anchor {
     }
 }
 
-/// The state of a run as its current branch tells it.
+/// What the current branch of a run tells about it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct State {
+pub struct Facts {
     /// Id of the next event.
     pub next_event: EventId,
     /// Version of the last event.
@@ -79,7 +81,7 @@ pub struct State {
     pub transitions: i64,
 }
 
-impl Default for State {
+impl Default for Facts {
     fn default() -> Self {
         Self {
             next_event: EventId(1),
@@ -279,7 +281,7 @@ pub struct Timer {
     pub due: Timestamp,
 }
 
-impl State {
+impl Facts {
     /// Whether the run is open by its events.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -69,7 +69,9 @@ impl Run {
             return None;
         }
         let scheduled = self.state.next_event;
-        let started = attempt.started.then(|| crate::state::TaskStarted {
+        // A4: whatever was appended since the start is unknown to the worker. The start is void and the attempt waits again.
+        let whole = attempt.started_tip.is_empty() || attempt.started_tip == self.tip().to_bytes();
+        let started = (attempt.started && whole).then(|| crate::state::TaskStarted {
             event: scheduled.next(),
             version: FailoverVersion(attempt.start_version),
             at: Timestamp(attempt.started_unix_nanos),

@@ -81,6 +81,8 @@ pub fn settle(
     workflow_task::take_over(&mut draft)?;
     let expires = draft.run.state.start.as_ref().and_then(crate::state::Start::expires_at);
     if expires.is_some_and(|expires| expires <= draft.context.now) && draft.run.state.is_open() {
+        // What clients were told is saved stands before the closing event (V10).
+        workflow_task::write_pending(&mut draft)?;
         let new = close::time_out(&mut draft, next_run)?;
         let batch = draft.seal()?;
         let successor = match new {

@@ -4,7 +4,12 @@
 use antipode_proto::{api::history::v1::history_event::Attributes, core as wire};
 
 use super::Draft;
-use crate::{batch::EventIdentity, ids::FailoverVersion, refusal::Refusal};
+use crate::{
+    batch::EventIdentity,
+    ids::FailoverVersion,
+    refusal::Refusal,
+    run::{CLOSED, CLOSED_BEFORE},
+};
 
 /// Writes what is owed. True when an event was written.
 ///
@@ -75,23 +80,23 @@ pub fn file_unclaimed(run: &mut crate::run::Run, now: crate::ids::Timestamp) -> 
             event_id: entry.event.0,
             version: batch.envelope.version.0,
             run_id: run.key.run.to_string(),
-            verdict: "the run is closed on the winning branch".to_string(),
+            verdict: CLOSED.to_string(),
             recorded_unix_nanos: now.0,
         });
     }
+    // What waits goes on waiting, filed once: no region takes from the set what the others keep (A2).
     for (identity, pending) in run.pending_live() {
-        if pending.anchor.is_none() {
+        if pending.anchor.is_none() && !run.is_filed(&identity) {
             run.unclaimed.push(wire::Unclaimed {
                 identity: Some(identity.to_wire()),
                 version: pending.accepted.0.0,
                 run_id: run.key.run.to_string(),
-                verdict: "accepted, and the run closed before it could be written".to_string(),
+                verdict: CLOSED_BEFORE.to_string(),
                 recorded_unix_nanos: now.0,
                 ..Default::default()
             });
             filed = true;
         }
-        run.pending.remove(&identity);
     }
     filed
 }

@@ -137,6 +137,7 @@ pub fn start(
             start_version: context.version.0,
             started_identity: poll.identity.clone(),
             started_request_id: poll.request_id.clone(),
+            started_tip: run.tip().to_bytes(),
         };
         run.set_task_attempt(context.version, Some(attempt));
         return Ok(Outcome::default());

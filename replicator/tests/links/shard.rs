@@ -303,7 +303,7 @@ impl Shard {
             kind: 1,
             order_version: version.0,
             order_count: count,
-            value: Default::default(),
+            ..wire::Register::default()
         };
         self.store_batches(Vec::new(), vec![(key.clone(), vec![register])]).await;
         Ok(())
