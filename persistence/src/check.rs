@@ -35,7 +35,8 @@ pub(crate) fn group(group: &Group) -> Result<(), CommitError> {
         })
         .or_else(|| {
             first_twice(group.visibility.iter().map(|row| &row.key)).map(|key| format!("visibility of {key}"))
-        });
+        })
+        .or_else(|| first_twice(group.deletes.iter()).map(|key| format!("the deletion of {key}")));
     twice.map_or(Ok(()), |what| rejected(format!("{what} stands in the group twice")))
 }
 

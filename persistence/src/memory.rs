@@ -41,7 +41,7 @@ pub struct MemoryStore {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     shards: BTreeMap<ShardId, Shard>,
     runs: BTreeMap<RunKey, Run>,
@@ -66,13 +66,20 @@ struct Shard {
     sequence: Sequence,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Run {
     /// Order of first storing: the last tie-breaker of a visibility list.
     id: i64,
     shard: ShardId,
     row: RunRow,
     batches: Vec<BatchRow>,
+}
+
+/// A copy with a life of its own: what would a store have become on another way?
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        Self { identity: self.identity.clone(), state: Mutex::new(self.state().clone()) }
+    }
 }
 
 impl MemoryStore {
@@ -101,7 +108,9 @@ impl State {
         }
         check::group(group)?;
         let written: BTreeSet<_> = group.runs.iter().map(|row| &row.key).collect();
-        let known = |key: &RunKey| written.contains(key) || self.runs.contains_key(key);
+        let deleted: BTreeSet<_> = group.deletes.iter().collect();
+        let stays = |key: &RunKey| !deleted.contains(key) && self.runs.contains_key(key);
+        let known = |key: &RunKey| written.contains(key) || stays(key);
         let needed = group
             .batches
             .iter()
@@ -118,15 +127,16 @@ impl State {
         if let Some(key) = needed.into_iter().find(|key| !known(key)) {
             return Err(CommitError::Rejected(format!("run {key} has rows but is not stored")));
         }
-        let back = group
-            .runs
-            .iter()
-            .find(|row| self.runs.get(&row.key).is_some_and(|stored| row.changed_at < stored.row.changed_at));
-        if let Some(row) = back {
+        let moved_back = |row: &RunRow| {
+            let stored = self.runs.get(&row.key).filter(|_| !deleted.contains(&row.key));
+            stored.is_some_and(|stored| row.changed_at < stored.row.changed_at)
+        };
+        if let Some(row) = group.runs.iter().find(|row| moved_back(row)) {
             return Err(CommitError::Rejected(check::moved_back(row)));
         }
         let lowered = group.currents.iter().find(|row| {
-            self.currents.get(&row.key).is_some_and(|(_, stored)| check::order(row) < check::order(stored))
+            let stored = self.currents.get(&row.key).filter(|_| !group.forgets.contains(&row.key));
+            stored.is_some_and(|(_, stored)| check::order(row) < check::order(stored))
         });
         lowered.map_or(Ok(()), |row| Err(check::lowered(row)))
     }
@@ -135,6 +145,12 @@ impl State {
         let shard = group.shard;
         if let Some(owned) = self.shards.get_mut(&shard) {
             owned.sequence = group.through;
+        }
+        for key in &group.deletes {
+            self.delete_run(shard, key);
+        }
+        for key in &group.forgets {
+            self.currents.remove(key);
         }
         for row in group.runs {
             self.write_run(shard, row);
@@ -192,6 +208,24 @@ impl State {
             let run = Run { id: self.runs_stored, shard, row, batches: Vec::new() };
             self.runs.insert(run.row.key.clone(), run);
         }
+    }
+
+    fn delete_run(&mut self, shard: ShardId, key: &RunKey) {
+        let Some(run) = self.runs.remove(key) else { return };
+        for row in &run.batches {
+            self.log.remove(&(shard, row.sequence));
+        }
+        self.changed.remove(&(shard, run.row.changed_at, key.clone()));
+        if let Some(at) = run.row.wake_at {
+            self.wakes.remove(&(shard, key.namespace, at, key.clone()));
+        }
+        let first = (key.clone(), String::new(), TaskKind::Workflow);
+        let rows = self.dispatch.range(first..).map(|(row, _)| row).take_while(|(of, ..)| of == key);
+        for row in rows.cloned().collect::<Vec<_>>() {
+            self.dispatch.remove(&row);
+        }
+        self.obligations.remove(key);
+        self.visibility.remove(key);
     }
 
     fn runs_of(&self, shard: ShardId, key: &WorkflowKey) -> impl Iterator<Item = &Run> {

@@ -29,6 +29,11 @@ pub struct Group {
     pub after: Sequence,
     /// Position after the group.
     pub through: Sequence,
+    /// Runs that leave the store with everything of theirs: row, batches, index entries, visibility. They go before anything
+    /// of the group is written: a row for the same run in `runs` is what stays in its place (C6).
+    pub deletes: Vec<RunKey>,
+    /// Workflow ids whose current record leaves the store: the only way in which one is ever lowered (B6).
+    pub forgets: Vec<WorkflowKey>,
     /// History batches with their positions, each in (after, through].
     pub batches: Vec<BatchRow>,
     /// Runs as they are after the group.

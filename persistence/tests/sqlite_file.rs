@@ -10,14 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use antipode_core::ids::{Incarnation, Sequence, ShardId};
+use antipode_core::ids::{Incarnation, Sequence, ShardId, Timestamp};
 use antipode_env::StoreExecutor;
 use antipode_persistence::{
     CommitError, Error, SqliteStore,
     conformance::fixture::{Owner, identity, key, visible},
     rows::Identity,
     sqlite::{Location, Options, SCHEMA_VERSION, inspect},
-    store::{RegionStore, RunStore, ShardStore, VisibilityStore},
+    store::{IndexStore, RegionStore, RunStore, ShardStore, VisibilityStore},
 };
 
 fn open_as(path: &Path, identity: Identity) -> Result<SqliteStore, Error> {
@@ -241,6 +241,61 @@ async fn a_newer_schema_is_refused() {
     let why = refusal(&path);
     assert!(why.contains(&format!("schema version {}", SCHEMA_VERSION + 1)), "{why}");
     assert!(why.contains("newer binary"), "{why}");
+}
+
+/// A copy of the folder that issue 2's version wrote.
+fn earlier() -> (tempfile::TempDir, PathBuf) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/store-issue-2/data/east.db");
+    let (folder, path) = folder();
+    fs::copy(fixture, &path).unwrap();
+    (folder, path)
+}
+
+#[tokio::test]
+async fn runs_that_closed_under_an_earlier_schema_come_due() {
+    let (_folder, path) = earlier();
+    let identity = inspect(&path).unwrap().unwrap();
+    let all_due = async |store: &SqliteStore| {
+        let mut found = Vec::new();
+        for shard in 1..=identity.shards {
+            found.extend(store.obligation_due(ShardId(shard), Timestamp(i64::MAX), 999).await.unwrap());
+        }
+        found
+    };
+    let store = open_as(&path, identity.clone()).unwrap();
+    let due = all_due(&store).await;
+    assert!(!due.is_empty(), "the folder has closed runs");
+    for (at, key) in &due {
+        assert_eq!(*at, Timestamp(0), "marked as closed before the upgrade");
+        assert!(store.visibility_get(key).await.unwrap().unwrap().close.is_some(), "{key} is closed");
+    }
+    drop(store);
+    // The migration runs once; done again by a file that lost its number, it changes nothing.
+    let number = rusqlite::Connection::open(&path).unwrap();
+    number.pragma_update(None, "user_version", SCHEMA_VERSION - 1).unwrap();
+    drop(number);
+    assert_eq!(all_due(&open_as(&path, identity.clone()).unwrap()).await, due);
+}
+
+#[tokio::test]
+async fn a_crash_brings_no_deleted_run_back() {
+    let (_folder, path) = folder();
+    let store = open(&path).unwrap();
+    let mut owner = fill(&store, 3).await;
+    let mut group = owner.group(1);
+    group.deletes = vec![key("w", 1), key("v", 4)];
+    store.shard_commit(group).await.unwrap();
+    let crashed = tempfile::tempdir().unwrap();
+    let copy = crashed.path().join("east.db");
+    fs::copy(&path, &copy).unwrap();
+    fs::copy(path.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
+    let again = open(&copy).unwrap();
+    for (key, there) in [(key("w", 1), false), (key("v", 2), true), (key("w", 3), true), (key("v", 4), false)]
+    {
+        assert_eq!(again.run_load(ShardId(1), &key).await.unwrap().is_some(), there, "{key}");
+    }
+    let log = again.log_read(ShardId(1), Sequence(0), usize::MAX).await.unwrap();
+    assert_eq!((log.entries.len(), log.through), (8, Sequence(7)), "four runs and their batches");
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ use cache::Workflow;
 pub use io::{Event, Load, Loaded, NamespaceView, Output, Setting, Token};
 
 /// Work on one workflow id, in order.
+#[derive(Clone)]
 enum Work<T> {
     Request(T, Request),
     Apply { call: u64, index: usize, entry: Replicated },
@@ -53,6 +54,7 @@ impl<T> Work<T> {
 }
 
 /// An apply call whose entries are being worked on.
+#[derive(Clone)]
 struct Call<T> {
     token: T,
     results: Vec<Option<Applied>>,
@@ -61,7 +63,7 @@ struct Call<T> {
 }
 
 /// One final value a row of the group that gathers (D3).
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Gather {
     batches: Vec<BatchRow>,
     runs: BTreeMap<RunKey, RunRow>,
@@ -96,7 +98,8 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// A shard under one ownership.
+/// A shard under one ownership. Cloned only to explore what else could have happened.
+#[derive(Clone)]
 pub struct Shard<T> {
     setting: Setting,
     range: RangeId,
@@ -533,6 +536,8 @@ impl<T: Token> Shard<T> {
             range: self.range,
             after: self.durable,
             through: self.sequence,
+            deletes: Vec::new(),
+            forgets: Vec::new(),
             batches: gather.batches,
             runs: gather.runs.into_values().collect(),
             currents: gather.currents.into_values().collect(),

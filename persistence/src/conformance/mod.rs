@@ -4,6 +4,7 @@
 //! [`suite!`]: crate::conformance_suite
 
 pub mod commits;
+pub mod deletes;
 pub mod fixture;
 pub mod lists;
 pub mod logs;
@@ -65,6 +66,11 @@ macro_rules! conformance_suite {
             commits::shards_commit_at_the_same_time,
             commits::one_failing_shard_does_not_hurt_the_others,
             commits::runs_of_other_shards_are_not_seen,
+            deletes::a_deletion_takes_everything_of_a_run,
+            deletes::a_deletion_is_all_or_nothing,
+            deletes::the_log_passes_over_deleted_runs,
+            deletes::a_row_takes_the_place_of_a_deleted_run,
+            deletes::a_record_is_forgotten_by_name,
             logs::a_run_is_read_in_commit_order,
             logs::the_log_is_read_by_position,
             logs::a_run_that_moved_forward_stands_there_once,

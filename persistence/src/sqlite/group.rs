@@ -15,6 +15,15 @@ use crate::{
 
 const FENCE: &str = "UPDATE shards SET sequence = ?1 WHERE shard = ?2 AND range_id = ?3 AND sequence = ?4";
 const RUN_FIND: &str = "SELECT id, wake_at, changed_at FROM runs WHERE namespace = ?1 AND workflow = ?2 AND run = ?3 AND shard = ?4";
+/// Everything of a run, by the id that other tables call it; its batches through their index by run.
+const RUN_DELETE: [&str; 5] = [
+    "DELETE FROM batches WHERE run = ?1",
+    "DELETE FROM dispatch WHERE run = ?1",
+    "DELETE FROM obligations WHERE run = ?1",
+    "DELETE FROM visibility WHERE id = ?1",
+    "DELETE FROM runs WHERE id = ?1",
+];
+const CURRENT_FORGET: &str = "DELETE FROM currents WHERE namespace = ?1 AND workflow = ?2 AND shard = ?3";
 const RUN_INSERT: &str = "INSERT INTO runs (shard, namespace, workflow, run, changed_at, wake_at, head)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const RUN_UPDATE: &str = "UPDATE runs SET changed_at = ?1, head = ?2 WHERE id = ?3";
@@ -63,9 +72,15 @@ enum Sql {
     ObligationPut,
     ObligationRemove,
     Visibility,
+    DeleteBatches,
+    DeleteDispatch,
+    DeleteObligation,
+    DeleteVisibility,
+    DeleteRun,
+    CurrentForget,
 }
 
-const TEXTS: [&str; 13] = [
+const TEXTS: [&str; 19] = [
     FENCE,
     RUN_FIND,
     RUN_INSERT,
@@ -79,6 +94,12 @@ const TEXTS: [&str; 13] = [
     OBLIGATION_PUT,
     OBLIGATION_REMOVE,
     VISIBILITY,
+    RUN_DELETE[0],
+    RUN_DELETE[1],
+    RUN_DELETE[2],
+    RUN_DELETE[3],
+    RUN_DELETE[4],
+    CURRENT_FORGET,
 ];
 
 /// The statements of one transaction, each looked up once and not once a row.
@@ -111,6 +132,7 @@ pub(super) fn write(statements: &mut Statements<'_>, group: &Group) -> Result<()
     if !fence(statements, group).map_err(rejected)? {
         return Err(CommitError::Fenced { shard: group.shard, range: group.range, after: group.after });
     }
+    delete(statements, group).map_err(rejected)?;
     let mut ids = Ids::new();
     for row in &group.runs {
         let id = write_run(statements, group.shard, row).map_err(rejected)?;
@@ -138,6 +160,27 @@ fn write_rest<'g>(statements: &mut Statements<'_>, group: &'g Group, ids: &mut I
     for row in &group.visibility {
         let id = id_of(statements, ids, group.shard, &row.key)?;
         write_visibility(statements, id, row)?;
+    }
+    Ok(())
+}
+
+/// What leaves goes before anything is written: a row of the same run may take its place.
+fn delete(statements: &mut Statements<'_>, group: &Group) -> Result<(), Error> {
+    for key in &group.deletes {
+        let Some(found) = find(statements, group.shard, key)? else { continue };
+        for sql in [
+            Sql::DeleteBatches,
+            Sql::DeleteDispatch,
+            Sql::DeleteObligation,
+            Sql::DeleteVisibility,
+            Sql::DeleteRun,
+        ] {
+            statements.get(sql)?.execute([found.id])?;
+        }
+    }
+    for key in &group.forgets {
+        let key = (key.namespace.0.as_bytes(), key.workflow.as_str(), group.shard.0);
+        statements.get(Sql::CurrentForget)?.execute(key)?;
     }
     Ok(())
 }

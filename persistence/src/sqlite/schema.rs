@@ -12,7 +12,10 @@ use crate::{Error, rows::Identity};
 /// "ANTP": marks our files in their header.
 pub(super) const APPLICATION_ID: i32 = 0x414E_5450;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../schema/sqlite/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../schema/sqlite/0001_first.sql"),
+    include_str!("../../schema/sqlite/0002_retention.sql"),
+];
 
 /// Version of the schema that this binary writes.
 pub const VERSION: u32 = MIGRATIONS.len() as u32;
