@@ -17,20 +17,26 @@ mod forward;
 mod gate;
 mod handover;
 pub mod handshake;
+pub mod inbox;
 mod intake;
 mod keeper;
 mod lane;
 mod mend;
+pub mod mending;
 mod metrics;
 mod node;
+pub mod outbox;
 mod peers;
 pub mod proof;
 mod receiver;
+pub mod records;
 pub mod selection;
 mod server;
 mod shared;
 mod source;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use error::Error;
 pub use forward::{ForwardTarget, Forwarder};

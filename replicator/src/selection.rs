@@ -2,8 +2,8 @@
 //!
 //! A batch travels from the region that first committed it (its origin). What arrived from another region is not sent on,
 //! as long as that region is linked here and so speaks for itself; batches of regions that are gone are sent by everybody
-//! who has them, because resending is always safe (V19). Relaying for a region whose own link is merely down (C7) is not
-//! built.
+//! who has them, because resending is always safe (V19). A peer that gets nothing from an origin now says so, with what it
+//! has of it; the rest is relayed from here (C7).
 //!
 //! Registers and pending events travel as the state of a run as of now (C1). A state that is byte-equal to one received
 //! from another region is not sent on, for the same reason; a state that a merge changed is sent to all. Merging is
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use antipode_core::{
     batch::{Batch, Envelope},
-    ids::{RegionId, RunId, RunKey},
+    ids::{Incarnation, RegionId, RunId, RunKey, Sequence, ShardId},
 };
 use antipode_persistence::rows::{LogEntry, LogPage, RunRow};
 use antipode_proto::{core as wire, link};
@@ -46,6 +46,48 @@ impl Audience {
     pub fn wants(&self, envelope: &Envelope) -> bool {
         let origin = envelope.origin.region;
         origin == self.here || (origin != self.peer && !self.linked.contains(&origin))
+    }
+}
+
+/// What a receiver has of one origin's log (C7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vector {
+    incarnation: Incarnation,
+    proved: BTreeMap<ShardId, Sequence>,
+}
+
+impl Vector {
+    /// As the receiver says it.
+    #[must_use]
+    pub fn of_wire(origin: &link::DownOrigin) -> Self {
+        let position = |at: &link::Position| (ShardId(at.shard), Sequence(at.sequence));
+        Self {
+            incarnation: Incarnation(origin.incarnation),
+            proved: origin.proved.iter().map(position).collect(),
+        }
+    }
+
+    /// As it is told to those who may relay.
+    #[must_use]
+    pub fn to_wire(
+        region: RegionId,
+        incarnation: Option<Incarnation>,
+        proved: &BTreeMap<ShardId, Sequence>,
+    ) -> link::DownOrigin {
+        let position = |(shard, at): (&ShardId, &Sequence)| link::Position { shard: shard.0, sequence: at.0 };
+        link::DownOrigin {
+            region: region.0,
+            incarnation: incarnation.unwrap_or_default().0,
+            proved: proved.iter().map(position).collect(),
+        }
+    }
+
+    /// Whether the receiver may lack a batch: it is of this origin, and beyond what is proved of it there.
+    #[must_use]
+    pub fn lacks(&self, origin: RegionId, batch: &Envelope) -> bool {
+        let from = &batch.origin;
+        let proved = self.proved.get(&from.shard).copied().unwrap_or_default();
+        from.region == origin && (from.incarnation != self.incarnation || from.sequence > proved)
     }
 }
 
@@ -94,6 +136,15 @@ impl KnownStates {
         self.states.get(&run) == Some(&state)
     }
 
+    /// Whether this is the last state known of the run; if not, it is from now on.
+    pub fn knows(&mut self, run: RunId, state: StateHash) -> bool {
+        let is = self.is(run, state);
+        if !is {
+            self.remember(run, state);
+        }
+        is
+    }
+
     /// Remembers it.
     pub fn remember(&mut self, run: RunId, state: StateHash) {
         if self.states.insert(run, state).is_none() {
@@ -139,12 +190,12 @@ pub struct Selected {
     pub size: usize,
 }
 
-/// Entries of a page for one peer, in the order in which they are sent. `travels` says whether a run's namespace is
-/// shared with the peer; `known` are the states that the peer does not need again, and learns those that are selected;
-/// damaged rows are returned beside, to be counted and logged.
+/// Entries of a page for one peer, in the order in which they are sent. `wants` says which batches are sent, `travels`
+/// whether a run's namespace is shared with the peer; `knows` are the states that the peer does not need again, and learns
+/// those that are selected; damaged rows are returned beside, to be counted and logged.
 pub fn select(
     page: &LogPage,
-    audience: &Audience,
+    wants: impl Fn(&Envelope) -> bool,
     mut travels: impl FnMut(&RunKey) -> bool,
     mut knows: impl FnMut(RunId, StateHash) -> bool,
 ) -> (Vec<Selected>, Vec<Damaged>) {
@@ -155,7 +206,7 @@ pub fn select(
         match entry {
             LogEntry::Batch(row) => {
                 let envelope = &row.batch.envelope;
-                if audience.wants(envelope) && travels(&envelope.run) {
+                if wants(envelope) && travels(&envelope.run) {
                     batches.insert(selected.len(), &row.batch);
                     let wire = link::entry::Entry::Batch(row.batch.to_wire());
                     selected.push(Selected {
@@ -220,7 +271,7 @@ mod tests {
     use antipode_core::{
         batch::Origin,
         chain::ChainValue,
-        ids::{EventId, FailoverVersion, Incarnation, NamespaceId, Place, Sequence, ShardId, WorkflowId},
+        ids::{EventId, FailoverVersion, NamespaceId, Place, WorkflowId},
         version_history::VersionHistory,
     };
     use antipode_persistence::rows::BatchRow;
@@ -293,7 +344,7 @@ mod tests {
         let page = LogPage { through: Sequence(99), entries };
         let (selected, damaged) = select(
             &page,
-            &audience(),
+            |batch| audience().wants(batch),
             |_| true,
             |run, state| {
                 let is = known.is(run, state);
@@ -323,7 +374,7 @@ mod tests {
             through: Sequence(9),
             entries: vec![batch(1, 1, EAST, 1, None), run(2, 1, vec![register(1)])],
         };
-        let (selected, _) = select(&page, &audience(), |_| false, |_, _| false);
+        let (selected, _) = select(&page, |batch| audience().wants(batch), |_| false, |_, _| false);
         assert!(selected.is_empty());
     }
 
@@ -382,7 +433,7 @@ mod tests {
             head: Bytes::from_static(&[0xff, 0xff, 0xff]),
         });
         let page = LogPage { through: Sequence(9), entries: vec![broken, batch(2, 1, EAST, 1, None)] };
-        let (selected, damaged) = select(&page, &audience(), |_| true, |_, _| false);
+        let (selected, damaged) = select(&page, |batch| audience().wants(batch), |_| true, |_, _| false);
         assert_eq!((selected.len(), damaged.len()), (1, 1));
     }
 }

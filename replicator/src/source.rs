@@ -347,7 +347,7 @@ impl Stream {
             sent.remember(run, state);
             false
         };
-        let (selected, damaged) = selection::select(page, &audience, travels, knows);
+        let (selected, damaged) = selection::select(page, |batch| audience.wants(batch), travels, knows);
         for row in &damaged {
             tracing::error!(peer = &*self.peer.name, %row, "a stored row cannot be sent");
         }

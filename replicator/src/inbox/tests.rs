@@ -1,0 +1,315 @@
+//! Inboxes against outboxes, message by message, over regions whose shards know only chains and registers.
+
+use antipode_core::ids::{Incarnation, RunId, Sequence, ShardId};
+use antipode_proto::link::replicate_response::{Message, Namespaces};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    records::Table,
+    selection::KnownStates,
+    testing::{World, key, namespace, record, regions, version_of},
+};
+
+fn two() -> World {
+    let mut world = World::new(2);
+    world.open(0, 1);
+    world.open(1, 0);
+    world
+}
+
+#[test]
+fn what_one_region_commits_the_other_proves() {
+    let mut world = two();
+    for number in 0..10 {
+        let key = key(&format!("w{number}"), number);
+        world.regions[0].append(&key, 1, None);
+        world.regions[0].append(&key, 1, None);
+        world.regions[0].heartbeat(&key, 7);
+    }
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+    let tip = world.regions[0].tip;
+    let proof = world.link(0, 1).ends.as_ref().unwrap().0.proof().clone();
+    assert_eq!(proof, Positions::from([(ShardId(1), tip)]), "E1: all is proved");
+    assert_eq!(world.regions[0].offered, 0, "what the first region wrote came back to it");
+}
+
+#[test]
+fn a_lost_stream_is_sent_again_from_the_proof() {
+    // E2, E3, V19
+    let mut world = two();
+    let key = key("w", 1);
+    world.regions[0].append(&key, 1, None);
+    world.settle();
+    world.regions[0].append(&key, 1, None);
+    world.tick(1);
+    world.close(0, 1);
+    assert_ne!(world.runs(0), world.runs(1));
+    world.open(0, 1);
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+    assert_eq!(world.regions[1].offered, 2, "nothing that was proved is offered again");
+}
+
+#[test]
+fn another_life_of_the_source_starts_from_nothing() {
+    // E2: positions of a life that is over mean nothing in the next.
+    let mut world = two();
+    world.regions[0].append(&key("w", 1), 1, None);
+    world.settle();
+    world.close(0, 1);
+    world.regions[0].incarnation = Incarnation(101);
+    world.open(0, 1);
+    world.settle();
+    assert_eq!(world.regions[1].offered, 2);
+    let link = world.link(0, 1);
+    let inbox = &link.ends.as_ref().unwrap().1;
+    assert_eq!(inbox.incarnation(), Some(Incarnation(101)));
+    assert_eq!(inbox.positions()[0].incarnation, Incarnation(101));
+}
+
+#[test]
+fn a_hole_is_fetched_and_the_entry_offered_again() {
+    // R830: west forgets the run, as if its entries had never been sent.
+    let mut world = two();
+    let key = key("w", 1);
+    world.regions[0].append(&key, 1, None);
+    world.settle();
+    world.regions[1].runs.clear();
+    world.regions[0].append(&key, 1, None);
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+}
+
+#[test]
+fn a_hole_that_nobody_fills_ends_in_quarantine_and_its_neighbours_go_on() {
+    // E1: the entry counts as proved, the run as an exception that the source is told of.
+    let mut world = two();
+    let (lost, other) = (key("lost", 1), key("other", 2));
+    world.regions[0].append(&lost, 1, None);
+    world.settle();
+    for region in &mut world.regions {
+        region.runs.get_mut(&lost).unwrap().batches.remove(0);
+    }
+    world.regions[0].append(&lost, 1, None);
+    world.regions[0].runs.remove(&lost);
+    world.regions[0].append(&other, 1, None);
+    world.regions[1].runs.remove(&lost);
+    world.settle();
+    assert!(world.runs(1).contains_key(&other));
+    let row = &world.regions[1].quarantine[&lost];
+    assert!(row.reason.contains("no region has the events before it"), "{}", row.reason);
+    assert_eq!(world.link(0, 1).exceptions_there.keys().collect::<Vec<_>>(), [&lost]);
+    let tip = world.regions[0].tip;
+    assert_eq!(world.link(0, 1).ends.as_ref().unwrap().0.proof()[&ShardId(1)], tip);
+}
+
+#[test]
+fn entries_of_one_workflow_keep_their_order_while_the_first_is_mended() {
+    // B8: the run that refuses holds the other run of its workflow id, and nobody else.
+    let mut world = two();
+    let (first, second, stranger) = (key("w", 1), key("w", 2), key("v", 3));
+    world.regions[1].retries.insert(first.run, 4);
+    world.regions[0].append(&first, 1, None);
+    world.tick(1);
+    world.regions[0].append(&second, 1, None);
+    world.regions[0].append(&stranger, 1, None);
+    world.settle();
+    let order: Vec<RunId> = world.regions[1].order.iter().map(|(run, _)| *run).collect();
+    let at = |run: &RunKey| order.iter().position(|other| *other == run.run).unwrap();
+    assert!(at(&first) < at(&second), "{order:?}");
+    assert!(at(&stranger) < at(&first), "{order:?}");
+}
+
+#[test]
+fn a_close_waits_for_its_successors_first_batch() {
+    // B8: the close comes alone; the successor is fetched, its first batch only.
+    let mut world = two();
+    let (first, second) = (key("w", 1), key("w", 2));
+    world.page = 1;
+    world.regions[0].append(&first, 1, None);
+    world.regions[0].append(&second, 1, None);
+    world.regions[0].append(&second, 1, None);
+    // The log as a page of one would have it: the close stands before the successor's first batch.
+    world.regions[0].append(&first, 1, Some(second.run));
+    world.regions[0].log.swap(1, 3);
+    for (position, entry) in (1..).zip(&mut world.regions[0].log) {
+        let antipode_persistence::rows::LogEntry::Batch(row) = entry else { panic!("a run row") };
+        row.sequence = Sequence(position);
+    }
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+    let order = &world.regions[1].order;
+    assert_eq!(order[..3], [(first.run, 1), (second.run, 1), (first.run, 2)]);
+}
+
+#[test]
+fn a_quarantined_run_is_counted_behind_and_mended_by_the_next_stream() {
+    // E1
+    let mut world = two();
+    let key = key("w", 1);
+    world.regions[1].broken.insert(key.run);
+    for _ in 0..5 {
+        world.regions[0].append(&key, 1, None);
+    }
+    world.settle();
+    let row = &world.regions[1].quarantine[&key];
+    assert_eq!((row.reason.as_str(), row.behind), ("broken on purpose", 4));
+    world.regions[1].broken.clear();
+    world.close(0, 1);
+    world.open(0, 1);
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+    assert!(world.regions[1].quarantine.is_empty());
+    assert!(world.link(0, 1).exceptions_there.is_empty(), "the source knows that it is mended");
+}
+
+#[test]
+fn at_the_cap_of_exceptions_the_watermark_stops() {
+    // E1: the test's links have room for three.
+    let mut world = two();
+    for number in 1..=5 {
+        let key = key(&format!("w{number}"), number);
+        world.regions[1].broken.insert(key.run);
+        world.regions[0].append(&key, 1, None);
+    }
+    world.settle();
+    assert_eq!(world.regions[1].quarantine.len(), 3);
+    let link = world.link(0, 1);
+    assert!(link.ends.as_ref().unwrap().0.proof()[&ShardId(1)] < Sequence(5));
+}
+
+#[test]
+fn an_entry_of_a_newer_version_asks_for_the_record_first() {
+    // F5, I10: the push is lost, as a stream that broke would lose it.
+    let mut world = World::new(2);
+    world.open(0, 1);
+    world.settle();
+    let act = |now| antipode_core::namespace::Act { regions: &regions(), here: "east", now, who: "", why: "" };
+    let forced = antipode_core::namespace::Forced {
+        seen_max: antipode_core::ids::FailoverVersion(1),
+        not_asked: Default::default(),
+        predicted_loss_runs: None,
+    };
+    let moved = record().force(&act(world.now), forced).unwrap();
+    assert!(moved.version() > record().version());
+    let old = std::mem::take(&mut world.regions[0].table);
+    let version = moved.version();
+    let mut new = Table::default();
+    new.put(moved);
+    world.regions[0].append(&key("w", 1), version.0, None);
+    world.regions[0].table = old;
+    world.tick(1);
+    world.regions[0].table = new;
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+    assert_eq!(version_of(&world.regions[1].table), Some(version));
+}
+
+/// An inbox alone, opened, and what it looks at.
+fn alone() -> (Inbox, Table, KnownStates) {
+    let world = World::new(2);
+    let mut inbox = Inbox::new(Setup {
+        info: world.regions[1].info(),
+        source: "east".into(),
+        source_id: antipode_core::ids::RegionId(1),
+        incarnation: None,
+        positions: Positions::new(),
+        exceptions: Exceptions::new(3),
+        others: Vec::new(),
+        down: Vec::new(),
+    });
+    let (table, mut received) = (Table::default(), KnownStates::new(9));
+    let mut cx = Cx { now: Timestamp(0), records: &table, received: &mut received };
+    inbox.opened(&mut cx, &world.regions[0].info());
+    inbox.take_outputs();
+    (inbox, table, received)
+}
+
+#[test]
+fn a_hole_between_ranges_and_a_second_opening_break_the_stream() {
+    let (mut inbox, table, mut received) = alone();
+    let mut cx = Cx { now: Timestamp(0), records: &table, received: &mut received };
+    let range = |after, through| {
+        let entries = antipode_proto::link::replicate_response::Entries { shard: 1, after, through, ..Default::default() };
+        Message::Entries(entries)
+    };
+    assert_eq!(inbox.message(&mut cx, range(0, 3)), Ok(()));
+    assert!(matches!(inbox.message(&mut cx, range(4, 5)), Err(Broken::Gap(_))));
+    let opened = Message::Opened(Default::default());
+    assert_eq!(inbox.message(&mut cx, opened), Err(Broken::OpenedTwice));
+}
+
+#[test]
+fn records_are_merged_before_anything_else_and_acks_wait_behind_a_cut() {
+    let (mut inbox, table, mut received) = alone();
+    let mut cx = Cx { now: Timestamp(0), records: &table, received: &mut received };
+    inbox.message(&mut cx, Message::Namespaces(Namespaces { records: vec![record().to_wire()] })).unwrap();
+    assert!(matches!(inbox.take_outputs()[..], [Output::Merge(_)]));
+    inbox.pause_acks(&mut cx, true);
+    let entries = antipode_proto::link::replicate_response::Entries { shard: 1, through: 4, ..Default::default() };
+    inbox.message(&mut cx, Message::Entries(entries)).unwrap();
+    assert!(matches!(inbox.take_outputs()[..], [Output::Proved(_)]));
+    inbox.pause_acks(&mut cx, false);
+    assert!(matches!(inbox.take_outputs()[..], [Output::Send(_)]));
+    // E2: the position is stored behind, at its time.
+    let at = inbox.next_wake().unwrap();
+    assert!(at > cx.now);
+    cx.now = at;
+    inbox.wake(&mut cx);
+    assert!(matches!(inbox.take_outputs()[..], [Output::StorePositions(_)]));
+    assert_eq!(inbox.next_wake(), None);
+}
+
+#[test]
+fn a_namespace_that_nobody_shares_with_us_is_counted_and_proved() {
+    let mut world = two();
+    world.regions[1].table = Table::default();
+    world.regions[0].append(&key("w", 1), 1, None);
+    world.settle();
+    // The record came with the stream, so it is known: I10.
+    assert_eq!(world.runs(0), world.runs(1));
+    assert!(world.regions[1].table.get(namespace()).is_some());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Goal: whatever the order of writes, deliveries, breaks and time, what was proved is held, and all is held in the end
+    /// (E1, E3, V19).
+    #[test]
+    fn any_schedule_converges_and_no_proof_lies(
+        steps in prop::collection::vec((0u8..10, 0u8..4, any::<bool>()), 1..120),
+        page in 1usize..4,
+    ) {
+        let mut world = two();
+        world.page = page;
+        for (what, number, flag) in steps {
+            let key = key(&format!("w{}", number % 3), number);
+            match what {
+                0..=2 => { world.regions[0].append(&key, 1, None); }
+                3 if world.runs(0).contains_key(&key) => {
+                    let count = world.regions[0].tip.0;
+                    world.regions[0].heartbeat(&key, count);
+                }
+                4 => { world.regions[1].retries.insert(key.run, u32::from(number)); }
+                5 if flag => { world.close(0, 1); world.open(0, 1); }
+                6 => world.tick(i64::from(number) * 7),
+                _ => { world.deliver(usize::from(number) % 2, flag); }
+            }
+            let (from, to) = (world.regions[0].log.clone(), world.runs(1).clone());
+            let proved = world.link(0, 1).ends.as_ref().and_then(|(outbox, _)| outbox.proof().get(&ShardId(1)).copied());
+            for entry in from.iter().filter(|entry| entry.sequence() <= proved.unwrap_or_default()) {
+                if let antipode_persistence::rows::LogEntry::Batch(row) = entry {
+                    let held = to.get(&row.batch.envelope.run).is_some_and(|run| {
+                        run.batches.iter().any(|batch| batch.chain == row.batch.chain)
+                    });
+                    prop_assert!(held, "{} is proved and not held", row.sequence.0);
+                }
+            }
+        }
+        world.settle();
+        prop_assert_eq!(world.runs(0), world.runs(1));
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes into an outbox and comes out of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use antipode_core::ids::{RegionId, RunId, RunKey, Sequence, ShardId, Timestamp};
+use antipode_proto::link::{self, RegionInfo, replicate_response};
+
+use crate::{cursor::Announcement, inbox::Feed, records::Records, selection::{Damaged, KnownStates}};
+
+/// What a source knows when a receiver has dialled.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Who it is, as it says to the receiver.
+    pub info: RegionInfo,
+    /// The receiver.
+    pub peer: Arc<str>,
+    /// Its number.
+    pub peer_id: RegionId,
+    /// Ends of the logs of this region's shards, as stored; a shard that is not named is empty.
+    pub ends: BTreeMap<ShardId, Sequence>,
+}
+
+/// What an outbox looks at: handed in with each input.
+pub struct Cx<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// Namespace records here.
+    pub records: &'a dyn Records,
+    /// Regions that are linked to this one and send what is theirs.
+    pub linked: &'a BTreeSet<RegionId>,
+    /// States that this region received, which are not echoed.
+    pub received: &'a KnownStates,
+    /// Runs that are held back.
+    pub held: &'a BTreeSet<RunId>,
+    /// What is withheld from this peer; it outlives the stream, because its ranges are announced.
+    pub withheld: &'a mut Withheld,
+}
+
+/// An entry of a held run, with the range it was announced in.
+#[derive(Clone, Debug)]
+pub struct WithheldEntry {
+    /// Where it was announced.
+    pub feed: Feed,
+    /// In which range.
+    pub range: Announcement,
+    /// Run.
+    pub run: RunKey,
+    /// As it goes out.
+    pub entry: link::Entry,
+}
+
+/// Entries of held runs, by run. A run stays here until it is empty, so that its later entries queue up behind.
+pub type Withheld = BTreeMap<RunId, VecDeque<WithheldEntry>>;
+
+/// What an outbox wants done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send this to the receiver.
+    Send(replicate_response::Message),
+    /// Read a page of a shard's log after this position; answer with [`Outbox::page`](super::Outbox::page).
+    Read {
+        /// For the answer.
+        feed: Feed,
+        /// Exclusive start.
+        after: Sequence,
+        /// Bytes to ask for.
+        bytes: usize,
+    },
+    /// The receiver has proved these positions (E1).
+    Proved(Vec<(ShardId, Sequence)>),
+    /// These are the runs that the receiver could not apply, all of them (E1).
+    Exceptions(BTreeMap<RunKey, String>),
+    /// A stored row cannot be sent; its neighbours go on.
+    Damaged(Damaged),
+    /// The receiver has more of this shard than there is: was this store restored without a new incarnation (E2)? All of the
+    /// shard is sent again.
+    Ahead {
+        /// Shard.
+        shard: ShardId,
+        /// What the receiver has proved.
+        named: Sequence,
+        /// Where it ends.
+        end: Sequence,
+    },
+}
+
+/// Why a stream cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The log is shorter than what was committed.
+    #[error("log of {shard} ends at {through}, but {tip} is committed")]
+    Short {
+        /// Shard.
+        shard: ShardId,
+        /// Where reading ended.
+        through: Sequence,
+        /// What is committed.
+        tip: Sequence,
+    },
+    /// The receiver opened twice.
+    #[error("it opened an open stream")]
+    OpenedTwice,
+}
+
+/// What happened, counted since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries sent.
+    pub entries: u64,
+    /// Bytes of entries sent.
+    pub bytes: u64,
+    /// Entries of held runs that were withheld.
+    pub withheld: u64,
+    /// Of the entries sent, those relayed for an origin that is down (C7).
+    pub relayed: u64,
+}
