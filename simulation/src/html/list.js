@@ -1,0 +1,92 @@
+// The list of events: only the rows in view exist, so that its length doesn't matter.
+
+const ROW = 26;
+
+class List {
+  constructor(scroller, rows, model, palette, select) {
+    Object.assign(this, { scroller, rows, model, palette, select });
+    this.items = [];
+    this.selected = null;
+    scroller.addEventListener("scroll", () => this.draw());
+    rows.addEventListener("click", (event) => {
+      const row = event.target.closest("[data-index]");
+      if (row) this.select(this.model.items[Number(row.dataset.index)]);
+    });
+  }
+
+  show(items) {
+    this.items = items;
+    // A pause that is long for this run is marked where it ends.
+    const pauses = items.slice(1).map((entry, index) => entry.at - items[index].at).filter((pause) => pause > 0).sort((a, b) => a - b);
+    this.long = Math.max((pauses[Math.floor(pauses.length / 2)] || 0) * 20, 200 * MILLI);
+    this.rows.style.height = items.length * ROW + "px";
+    this.draw();
+  }
+
+  /** Position of an item among the visible ones, or of the next one. */
+  position(entry) {
+    return firstIndex(this.items, (candidate) => candidate.index >= entry.index);
+  }
+
+  reveal(entry) {
+    const top = this.position(entry) * ROW, { scrollTop, clientHeight } = this.scroller;
+    const margin = Math.min(3 * ROW, clientHeight / 4);
+    if (top < scrollTop + margin) this.scroller.scrollTop = top - (top < scrollTop - clientHeight ? clientHeight / 2 : margin);
+    else if (top + ROW > scrollTop + clientHeight - margin) {
+      this.scroller.scrollTop = top + ROW - clientHeight + (top > scrollTop + 2 * clientHeight ? clientHeight / 2 : margin);
+    }
+  }
+
+  draw() {
+    const { scrollTop, clientHeight } = this.scroller;
+    const first = Math.max(0, Math.floor(scrollTop / ROW) - 4);
+    const last = Math.min(this.items.length, Math.ceil((scrollTop + clientHeight) / ROW) + 4);
+    const rows = [];
+    for (let index = first; index < last; index++) rows.push(this.row(index));
+    if (this.items.length === 0) rows.push(el("p", { class: "nothing" }, this.model.items.length === 0 ? "Nothing was recorded." : "Nothing passes the filter."));
+    this.rows.replaceChildren(...rows);
+    this.scroller.setAttribute("aria-activedescendant", this.selected ? `row-${this.selected.index}` : "");
+  }
+
+  row(index) {
+    const entry = this.items[index], before = this.items[index - 1];
+    const selected = entry === this.selected;
+    const together = this.selected && entry.at === this.selected.at;
+    const repeated = before && before.at === entry.at && before.step === entry.step;
+    const pause = before && entry.at - before.at > this.long ? entry.at - before.at : 0;
+    const classes = ["row", selected && "selected", together && "together", entry.kind === "finding" && "bad", pause && "late", entry.type === "message" && "wire", entry.lost && "lost"];
+    return el(
+      "div",
+      {
+        class: classes.filter(Boolean).join(" "),
+        style: `top:${index * ROW}px`,
+        id: `row-${entry.index}`,
+        role: "option",
+        "aria-selected": selected ? "true" : "false",
+        "data-index": entry.index,
+        title: pause ? `${span(pause)} after the one before` : null,
+      },
+      el("span", { class: "time" + (repeated ? " repeated" : "") }, span(entry.at)),
+      el("span", { class: "step" + (repeated ? " repeated" : "") }, `#${entry.step}`),
+      el("span", { class: "where", style: entry.region === null || entry.region === undefined ? null : `color:${this.palette.lane(entry.region)}` }, entry.where),
+      kindCell(this.palette, entry),
+      el("span", { class: "text" }, entry.text),
+      el("span", { class: "tail" }, tail(entry)),
+    );
+  }
+}
+
+function kindCell(palette, entry) {
+  const colour = toneColour(palette, entry.tone, entry.region);
+  const mark = glyph(16, 16, (context) => drawDot(context, entry.tone, 8, 8, 4, colour, palette.panel));
+  return el("span", { class: "kind" }, mark, entry.kind);
+}
+
+/** What stands at the end of a row: how a message ended, or the workflow. */
+function tail(entry) {
+  if (entry.type === "message") return [entry.source.copy && el("i", { class: "pill" }, "copy"), entry.lost ? el("i", { class: "pill red" }, entry.source.fate) : entry.source.fate === "travelling" ? "on its way" : span(entry.source.arrived - entry.at)];
+  if (entry.tone === "alarm") return [el("i", { class: "pill red" }, "alarm")];
+  if (entry.tone === "rebuild") return [el("i", { class: "pill amber" }, "switches"), entry.workflows[0] || ""];
+  if (entry.tone === "branch") return [el("i", { class: "pill amber" }, "new branch"), entry.workflows[0] || ""];
+  return entry.workflows[0] || "";
+}
