@@ -325,9 +325,10 @@ macro_rules! outbox_cx {
 }
 
 macro_rules! inbox_cx {
-    ($world:expr, $region:expr) => {
-        inbox::Cx { now: $world.now, records: &$region.table, received: &mut $region.received }
-    };
+    ($world:expr, $region:expr) => {{
+        let region: &mut Region = &mut $region;
+        inbox::Cx { now: $world.now, records: &region.table, received: &mut region.received }
+    }};
 }
 
 impl World {
@@ -388,6 +389,13 @@ impl World {
         let outbox = Outbox::new(setup, &inbox.open(), &mut outbox_cx!(self, link, region));
         link.ends = Some((outbox, inbox));
         self.drain(index);
+    }
+
+    /// The receiver dials, unless the stream is there.
+    pub(crate) fn open_if_closed(&mut self, source: usize, receiver: usize) {
+        if self.link(source, receiver).ends.is_none() {
+            self.open(source, receiver);
+        }
     }
 
     /// The stream breaks; what was under way is lost.

@@ -88,14 +88,10 @@ fn a_hole_that_nobody_fills_ends_in_quarantine_and_its_neighbours_go_on() {
     let mut world = two();
     let (lost, other) = (key("lost", 1), key("other", 2));
     world.regions[0].append(&lost, 1, None);
-    world.settle();
-    for region in &mut world.regions {
-        region.runs.get_mut(&lost).unwrap().batches.remove(0);
-    }
     world.regions[0].append(&lost, 1, None);
+    world.regions[0].log.remove(0);
     world.regions[0].runs.remove(&lost);
     world.regions[0].append(&other, 1, None);
-    world.regions[1].runs.remove(&lost);
     world.settle();
     assert!(world.runs(1).contains_key(&other));
     let row = &world.regions[1].quarantine[&lost];
@@ -186,13 +182,14 @@ fn an_entry_of_a_newer_version_asks_for_the_record_first() {
     let mut world = World::new(2);
     world.open(0, 1);
     world.settle();
-    let act = |now| antipode_core::namespace::Act { regions: &regions(), here: "east", now, who: "", why: "" };
+    let regions = regions();
+    let act = antipode_core::namespace::Act { regions: &regions, here: "east", now: world.now, who: "", why: "" };
     let forced = antipode_core::namespace::Forced {
         seen_max: antipode_core::ids::FailoverVersion(1),
         not_asked: Default::default(),
         predicted_loss_runs: None,
     };
-    let moved = record().force(&act(world.now), forced).unwrap();
+    let moved = record().force(&act, forced).unwrap();
     assert!(moved.version() > record().version());
     let old = std::mem::take(&mut world.regions[0].table);
     let version = moved.version();
@@ -232,7 +229,7 @@ fn a_hole_between_ranges_and_a_second_opening_break_the_stream() {
     let (mut inbox, table, mut received) = alone();
     let mut cx = Cx { now: Timestamp(0), records: &table, received: &mut received };
     let range = |after, through| {
-        let entries = antipode_proto::link::replicate_response::Entries { shard: 1, after, through, ..Default::default() };
+        let entries = replicate_response::Entries { shard: 1, after, through, ..Default::default() };
         Message::Entries(entries)
     };
     assert_eq!(inbox.message(&mut cx, range(0, 3)), Ok(()));
@@ -248,7 +245,7 @@ fn records_are_merged_before_anything_else_and_acks_wait_behind_a_cut() {
     inbox.message(&mut cx, Message::Namespaces(Namespaces { records: vec![record().to_wire()] })).unwrap();
     assert!(matches!(inbox.take_outputs()[..], [Output::Merge(_)]));
     inbox.pause_acks(&mut cx, true);
-    let entries = antipode_proto::link::replicate_response::Entries { shard: 1, through: 4, ..Default::default() };
+    let entries = replicate_response::Entries { shard: 1, through: 4, ..Default::default() };
     inbox.message(&mut cx, Message::Entries(entries)).unwrap();
     assert!(matches!(inbox.take_outputs()[..], [Output::Proved(_)]));
     inbox.pause_acks(&mut cx, false);
