@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     api::{Applied, Refusal, Replicated, Reply, Request},
     host::Command,
+    shard::Proof,
 };
 
 /// Handle to all shards of this node.
@@ -134,6 +135,15 @@ impl Client {
             if shard.commands.send(Command::NamespaceChanged { namespace, answer }).await.is_ok() {
                 let _ = answered.await;
             }
+        }
+    }
+
+    /// Tells a shard what a peer, by its region's name, has proved of its log: closed runs wait for it (C6). The newest
+    /// replaces the one before; without one a peer has proved nothing.
+    pub async fn proof(&self, shard: ShardId, peer: &str, proof: Proof) {
+        if let Some(handle) = self.handle(shard) {
+            // A shard that is stopping deletes nothing any more.
+            let _ = handle.commands.send(Command::Proof { peer: peer.to_string(), proof }).await;
         }
     }
 

@@ -1,10 +1,14 @@
 //! The tokio side of the shards: one task a shard. It only waits, chooses and carries out: everything that decides is in
 //! the machine (STYLE 7). A shard is acquired, driven until its ownership breaks, and acquired anew (D2).
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use antipode_core::{
-    ids::{NamespaceId, RegionId, Sequence, ShardId, Timestamp},
+    ids::{NamespaceId, Nanos, RegionId, Sequence, ShardId, Timestamp},
     namespace::Standing,
 };
 use antipode_env::{Clock, Entropy};
@@ -17,7 +21,9 @@ use crate::{
     client::{Client, ShardHandle},
     metrics::Metrics,
     namespaces::{Entry, Namespaces},
-    shard::{BACKLOG_PAGE, Load, Loaded, NamespaceView, Output, Setting, Shard, Token},
+    shard::{
+        BACKLOG_PAGE, Load, Loaded, NamespaceView, OBLIGATION_PAGE, Output, Proof, Setting, Shard, Token,
+    },
 };
 
 /// What a shard's host takes in, in order.
@@ -59,6 +65,13 @@ pub enum Command {
         namespace: NamespaceId,
         /// When taken.
         answer: oneshot::Sender<()>,
+    },
+    /// What a peer has proved of this shard's log: closed runs wait for it (C6).
+    Proof {
+        /// Region.
+        peer: String,
+        /// What it has.
+        proof: Proof,
     },
     /// Stop after the commit in flight.
     Stop,
@@ -102,6 +115,7 @@ pub fn start(parts: &Parts) -> Client {
             parts: Parts { cache_bytes: parts.cache_bytes / count as usize, ..parts.clone() },
             inbox,
             committed,
+            proofs: BTreeMap::new(),
         };
         tokio::spawn(host.run());
         ShardHandle { commands, committed: positions }
@@ -131,6 +145,8 @@ struct Host {
     parts: Parts,
     inbox: mpsc::Receiver<Command>,
     committed: watch::Sender<Sequence>,
+    /// Kept for the next ownership.
+    proofs: BTreeMap<String, Proof>,
 }
 
 /// What one round of waiting brought.
@@ -194,7 +210,10 @@ impl Host {
                     };
                     // F2: a new owner reads the records at acquisition.
                     let views = self.parts.namespaces.all().iter().map(|entry| view(entry)).collect();
-                    let machine = Shard::new(setting, acquired, views, self.now());
+                    let mut machine = Shard::new(setting, acquired, views, self.now());
+                    for (peer, proof) in &self.proofs {
+                        machine.proof(self.now(), peer, proof.clone());
+                    }
                     self.committed.send_replace(acquired.sequence);
                     tracing::debug!(shard = %self.shard, range = %acquired.range, sequence = %acquired.sequence, "shard acquired");
                     return Some(Driving {
@@ -257,7 +276,7 @@ impl Host {
         }
     }
 
-    fn take(&self, driving: &mut Driving, action: Action) {
+    fn take(&mut self, driving: &mut Driving, action: Action) {
         let now = self.now();
         let machine = &mut driving.machine;
         match action {
@@ -298,6 +317,10 @@ impl Host {
                 }
                 // The change waits until every shard took it; nobody listening is no error.
                 let _ = answer.send(());
+            }
+            Action::Command(Some(Command::Proof { peer, proof })) => {
+                machine.proof(now, &peer, proof.clone());
+                self.proofs.insert(peer, proof);
             }
             Action::Command(Some(Command::Stop) | None) => driving.stopping = true,
         }
@@ -346,6 +369,12 @@ impl Host {
             }
             Output::Discarded { kind, reason } => self.parts.metrics.discard(kind, reason),
             Output::Count(event) => self.parts.metrics.event(event),
+            Output::Judged(run, explanation) => {
+                // Words are made only for a reader.
+                if tracing::enabled!(tracing::Level::DEBUG) && explanation.verdict != "Append" {
+                    tracing::debug!(shard = %self.shard, %run, "{}", explanation.words());
+                }
+            }
             Output::Broken(why) => tracing::error!(shard = %self.shard, %why, "shard state dropped"),
         }
     }
@@ -371,6 +400,7 @@ impl Host {
                 // The new ownership reads the records and the dispatch index itself.
                 Command::NamespaceChanged { answer, .. } => drop(answer.send(())),
                 Command::Refill { .. } => {}
+                Command::Proof { peer, proof } => drop(self.proofs.insert(peer, proof)),
             }
         }
         Ended::Lost
@@ -391,6 +421,8 @@ fn view(entry: &Entry) -> NamespaceView {
         version: entry.version(),
         draining: matches!(standing, Standing::HandingOver { .. } | Standing::MayActivate { .. }),
         active: entry.record.active().to_string(),
+        retention: Nanos::seconds(entry.record.config().retention_seconds),
+        others: entry.others(),
     }
 }
 
@@ -403,6 +435,9 @@ fn read(store: Arc<dyn Store>, shard: ShardId, load: Load) -> BoxFuture<'static,
             Load::Runs(key) => store.run_list(shard, key).await.map(Loaded::Runs),
             Load::Due { namespaces, until } => {
                 store.wake_due(shard, namespaces, *until, DUE_PAGE).await.map(Loaded::Due)
+            }
+            Load::Obligations { until } => {
+                store.obligation_due(shard, *until, OBLIGATION_PAGE).await.map(Loaded::Obligations)
             }
             Load::Backlog { namespaces, queue, after } => {
                 let queue = queue.as_ref().map(|(name, kind)| (name.as_str(), *kind));

@@ -88,6 +88,13 @@ impl Metrics {
             Event::Unclaimed => "unclaimed",
             Event::Zombie => "zombie",
             Event::ActivityRetried => "activity_retried",
+            Event::RunDeleted => "run_deleted",
+            Event::RetentionUnproved => "retention_unproved",
+            Event::RetentionHeld => "retention_held",
+            Event::RetentionOwed => "retention_owed",
+            Event::TombstoneExpired => "tombstone_expired",
+            Event::LateDuplicate => "late_duplicate",
+            Event::RunResurrected => "run_resurrected",
         };
         self.events.get_or_create(&Kind { event }).inc();
     }

@@ -2,7 +2,13 @@
 //! ordered input before the call that made it returns (D6). Reads are lock-free looks at a snapshot. Beside them stands the
 //! set of regions, because a record is read with it: who owns a version, who may be failed over to.
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, sync::OnceLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    sync::OnceLock,
+};
 
 use antipode_core::{
     fold::FOLD_VERSION,
@@ -81,6 +87,14 @@ impl Entry {
     #[must_use]
     pub fn lists(&self, region: &str) -> bool {
         self.record.has_member(region)
+    }
+
+    /// Its other regions: all of its list but this one.
+    #[must_use]
+    pub fn others(&self) -> BTreeSet<String> {
+        let mut others = self.record.members();
+        others.remove(&*self.here);
+        others
     }
 
     /// As stored and sent.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use antipode_conflict::decide::{Verdict, decide};
+use antipode_conflict::decide::{Decision, Verdict, decide};
 use antipode_core::{
     batch::Batch,
     ids::{RunKey, Sequence},
@@ -42,8 +42,12 @@ impl<T: Token> Shard<T> {
         let key = batch.envelope.run.clone();
         let stored = self.need_run(&key)?;
         self.need_owner(&key)?;
+        if !stored && let Some(applied) = self.late_batch(batch) {
+            return Ok(applied);
+        }
         let tree = if stored { self.cached(&key)?.run.tree.as_ref() } else { None };
-        let verdict = decide(tree, &batch.envelope, batch.chain).verdict;
+        let Decision { verdict, explanation } = decide(tree, &batch.envelope, batch.chain);
+        self.outputs.push(Output::Judged(key.clone(), Box::new(explanation)));
         match verdict {
             Verdict::Duplicate => return Ok(Applied::Duplicate),
             Verdict::NeedEvents { known } => {
@@ -56,7 +60,7 @@ impl<T: Token> Shard<T> {
         // B8: a closing entry is not applied before its successor's first batch is stored.
         if let Some(successor) = batch.envelope.successor {
             let next = RunKey { run: successor, ..key.clone() };
-            if !self.need_run(&next)? {
+            if !self.need_run(&next)? && self.tombstone(&next).is_none() {
                 return Ok(Applied::NeedEvents { key: next, known: VersionHistory::default(), until: None });
             }
         }
@@ -104,6 +108,9 @@ impl<T: Token> Shard<T> {
         };
         let until = antipode_core::chain::ChainValue::from_bytes(&state.tip_chain);
         if !self.need_run(&key)? {
+            if let Some(applied) = self.late_state(&key, state) {
+                return Ok(applied);
+            }
             return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until });
         }
         self.need_owner(&key)?;

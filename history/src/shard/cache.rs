@@ -15,10 +15,11 @@ use antipode_persistence::rows::{RunRow, StoredRun, TaskKind};
 use antipode_proto::core as wire;
 use prost::Message;
 
-use super::{Load, Loaded, Output, Shard, Stop, Token};
+use super::{Load, Loaded, Output, Shard, Stop, Token, retention::Tombstone};
 use crate::api::{HistoryRequest, Offer, Refusal, TaskRef};
 
 /// A workflow id in memory.
+#[derive(Clone)]
 pub(super) struct Workflow<T> {
     /// The current record; none: no run was ever stored.
     pub(super) current: Option<wire::CurrentRecord>,
@@ -26,6 +27,8 @@ pub(super) struct Workflow<T> {
     pub(super) runs: BTreeMap<RunId, Box<Cached<T>>>,
     /// Runs known not to be stored.
     pub(super) absent: BTreeSet<RunId>,
+    /// Deleted runs of which a tombstone is stored.
+    pub(super) deleted: BTreeMap<RunId, Tombstone>,
     /// All stored runs of the id, once asked for.
     pub(super) listed: Option<Vec<RunRow>>,
     /// Newest state of any of its runs: what answers about it wait for.
@@ -35,6 +38,7 @@ pub(super) struct Workflow<T> {
 }
 
 /// A run in memory.
+#[derive(Clone)]
 pub(super) struct Cached<T> {
     /// The run.
     pub(super) run: Run,
@@ -42,6 +46,8 @@ pub(super) struct Cached<T> {
     pub(super) changed_at: Sequence,
     /// Wake-up as stored.
     pub(super) stored_wake: Option<Timestamp>,
+    /// When a closed run is to be looked at for deletion, as stored (C6).
+    pub(super) retire_at: Option<Timestamp>,
     /// Wake-up in the shard's memory.
     pub(super) wake: Option<Timestamp>,
     /// Rows of the dispatch index as stored.
@@ -73,6 +79,7 @@ impl<T> Workflow<T> {
             current,
             runs: BTreeMap::new(),
             absent: BTreeSet::new(),
+            deleted: BTreeMap::new(),
             listed: None,
             changed: Sequence(0),
             used: 0,
@@ -94,6 +101,15 @@ impl<T> Workflow<T> {
                 .as_ref()
                 .map_or_else(Place::default, |place| Place { epoch: place.epoch, sequence: place.sequence }),
         })
+    }
+
+    /// Whether this run owns the id. One that was deleted and comes back, event by event, owns it again when it has
+    /// grown past its record: before that it is open only because its end is still on its way.
+    fn is_owned_by(&self, run: &Run) -> bool {
+        let comes_back = run.state.is_open()
+            && self.current.as_ref().is_some_and(|record| !record.open)
+            && run.order() < self.current_order();
+        self.current_run() == Some(run.key.run) && !comes_back
     }
 
     pub(super) fn forget_offers(&mut self) {
@@ -129,6 +145,7 @@ impl<T> Cached<T> {
             run,
             changed_at: Sequence(0),
             stored_wake: None,
+            retire_at: None,
             wake: None,
             rows: BTreeSet::new(),
             offers: BTreeSet::new(),
@@ -168,7 +185,7 @@ impl<T: Token> Shard<T> {
         if workflow.runs.contains_key(&key.run) {
             return Ok(true);
         }
-        if workflow.absent.contains(&key.run) {
+        if workflow.absent.contains(&key.run) || workflow.deleted.contains_key(&key.run) {
             return Ok(false);
         }
         Err(Stop::Load(Load::Run(key.clone())))
@@ -222,6 +239,12 @@ impl<T: Token> Shard<T> {
     fn restore(&mut self, key: &WorkflowKey, stored: StoredRun) -> Result<(), String> {
         let head = wire::RunHead::decode(&*stored.row.head).map_err(|error| format!("head: {error}"))?;
         let run_id = stored.row.key.run;
+        if let Some(tombstone) = Tombstone::of(&stored.row, &head) {
+            if let Some(workflow) = self.workflows.get_mut(key) {
+                workflow.deleted.insert(run_id, tombstone);
+            }
+            return Ok(());
+        }
         let batches = stored.batches.iter().map(|row| Arc::clone(&row.batch));
         let run = Run::restore(stored.row.key.clone(), &head, batches).map_err(|error| error.to_string())?;
         let Some(workflow) = self.workflows.get_mut(key) else { return Ok(()) };
@@ -231,7 +254,8 @@ impl<T: Token> Shard<T> {
         let mut cached = Cached::begun(run);
         cached.changed_at = stored.row.changed_at;
         cached.stored_wake = stored.row.wake_at;
-        let current = workflow.current_run() == Some(run_id);
+        cached.retire_at = super::retention::due(&cached.run, self.namespaces.get(&key.namespace));
+        let current = workflow.is_owned_by(&cached.run);
         cached.rows = super::derive::rows(&cached.run, current);
         cached.shown = Some(super::derive::shown(&cached.run, current));
         workflow.runs.insert(run_id, Box::new(cached));
@@ -244,6 +268,7 @@ impl<T: Token> Shard<T> {
         let key = run.key.workflow_key();
         let workflow = self.workflows.entry(key).or_insert_with(|| Workflow::new(None));
         workflow.absent.remove(&run.key.run);
+        workflow.deleted.remove(&run.key.run);
         workflow.listed = None;
         workflow.runs.insert(run.key.run, Box::new(Cached::begun(run)));
     }
@@ -266,9 +291,11 @@ impl<T: Token> Shard<T> {
 
     /// Whether this run owns its workflow id.
     pub(super) fn is_current(&self, key: &RunKey) -> bool {
-        self.workflows
-            .get(&key.workflow_key())
-            .is_some_and(|workflow| workflow.current_run() == Some(key.run))
+        let Some(workflow) = self.workflows.get(&key.workflow_key()) else { return false };
+        match workflow.runs.get(&key.run) {
+            Some(cached) => workflow.is_owned_by(&cached.run),
+            None => workflow.current_run() == Some(key.run),
+        }
     }
 
     /// Newest state of the workflow id: what an answer about it waits for.
@@ -278,7 +305,9 @@ impl<T: Token> Shard<T> {
 
     pub(super) fn account(&mut self, key: &WorkflowKey) {
         if let Some(workflow) = self.workflows.get_mut(key) {
-            let bytes = 256 + workflow.runs.values().map(|cached| cached.size()).sum::<usize>();
+            let bytes = 256
+                + workflow.deleted.len() * 256
+                + workflow.runs.values().map(|cached| cached.size()).sum::<usize>();
             self.cached_bytes = (self.cached_bytes + bytes).saturating_sub(workflow.bytes);
             workflow.bytes = bytes;
         }

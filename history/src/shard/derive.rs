@@ -55,7 +55,8 @@ impl<T: Token> Shard<T> {
         let workflow_key = key.workflow_key();
         let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(None) };
         let before = workflow.current_run();
-        if before != Some(key.run) && order < workflow.current_order() {
+        // Never lowered, also by a run that comes back event by event after it was deleted (B6).
+        if order < workflow.current_order() {
             return Ok(None);
         }
         let record = current_record(&self.cached(key)?.run, order);
@@ -64,6 +65,7 @@ impl<T: Token> Shard<T> {
             return Ok(None);
         }
         workflow.current = Some(record.clone());
+        self.gather.forgets.remove(&workflow_key);
         self.gather.currents.insert(workflow_key.clone(), CurrentRow { key: workflow_key.clone(), record });
         Ok(before.filter(|before| *before != key.run).map(|before| workflow_key.run(before)))
     }
@@ -103,6 +105,7 @@ impl<T: Token> Shard<T> {
         self.derive_dispatch(key, current, at)?;
         self.derive_wake(key, current)?;
         self.derive_visibility(key, current)?;
+        self.derive_retention(key)?;
         let cached = self.cached(key)?;
         let row = RunRow {
             key: key.clone(),

@@ -1,7 +1,10 @@
 //! What goes into a shard and what comes out: the whole of its contract with a driver, beside the calls of [`super::Shard`].
 
+use std::collections::BTreeSet;
+
 use antipode_core::ids::{
-    FailoverVersion, Incarnation, NamespaceId, RegionId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey,
+    FailoverVersion, Incarnation, NamespaceId, Nanos, RegionId, RunKey, Sequence, ShardId, Timestamp,
+    WorkflowKey,
 };
 use antipode_persistence::rows::{CurrentRow, DispatchRow, Group, RunRow, StoredRun, TaskKind};
 
@@ -47,6 +50,10 @@ pub struct NamespaceView {
     pub draining: bool,
     /// Active region, by name.
     pub active: String,
+    /// How long closed runs are kept; 0: for ever.
+    pub retention: Nanos,
+    /// Its other regions, by name: a closed run waits for the proof of each (C6).
+    pub others: BTreeSet<String>,
 }
 
 /// What a shard asks its driver to read.
@@ -62,6 +69,11 @@ pub enum Load {
     Due {
         /// Namespaces active here.
         namespaces: Vec<NamespaceId>,
+        /// Horizon.
+        until: Timestamp,
+    },
+    /// Closed runs and tombstones that are due, of all namespaces, at most [`super::OBLIGATION_PAGE`].
+    Obligations {
         /// Horizon.
         until: Timestamp,
     },
@@ -87,6 +99,8 @@ pub enum Loaded {
     Runs(Vec<RunRow>),
     /// For [`Load::Due`].
     Due(Vec<(Timestamp, RunKey)>),
+    /// For [`Load::Obligations`].
+    Obligations(Vec<(Timestamp, RunKey)>),
     /// For [`Load::Backlog`].
     Backlog(Vec<DispatchRow>),
     /// The read failed: what waited for it is refused as unavailable.
@@ -94,7 +108,7 @@ pub enum Loaded {
 }
 
 /// What a shard gives its driver.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Output<T> {
     /// Read this and hand it to [`Shard::loaded`].
     Load(Load),
@@ -117,6 +131,8 @@ pub enum Output<T> {
     },
     /// Count something else.
     Count(Event),
+    /// What the conflict code said to a replicated batch, and why.
+    Judged(RunKey, Box<antipode_conflict::explain::Explanation>),
     /// A law broke; the words say which. The driver logs it and acquires the shard anew.
     Broken(String),
 }
@@ -136,4 +152,18 @@ pub enum Event {
     Zombie,
     /// An activity attempt failed and another follows.
     ActivityRetried,
+    /// A closed run was deleted at the end of its retention.
+    RunDeleted,
+    /// A closed run is due, and a peer has no proof of its last change (C6).
+    RetentionUnproved,
+    /// A closed run is due, and it is quarantined or held back on a link (E1).
+    RetentionHeld,
+    /// A closed run is due, and clients' events of it are not settled (B1).
+    RetentionOwed,
+    /// What is left of a deleted run went too.
+    TombstoneExpired,
+    /// An entry came of a run that was deleted; all of it was known.
+    LateDuplicate,
+    /// A branch of a higher version brought a deleted run back.
+    RunResurrected,
 }

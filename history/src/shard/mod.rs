@@ -12,6 +12,7 @@ mod inspect;
 mod io;
 mod reads;
 mod requests;
+mod retention;
 mod starts;
 mod tasks;
 
@@ -22,12 +23,14 @@ use antipode_core::{
     ids::{FailoverVersion, NamespaceId, Place, RangeId, RunId, RunKey, Sequence, Timestamp, WorkflowKey},
 };
 use antipode_persistence::rows::{
-    Acquired, BatchRow, CurrentRow, DispatchChange, DispatchRow, Group, RunRow, TaskKind, VisibilityRow,
+    Acquired, BatchRow, CurrentRow, DispatchChange, DispatchRow, Group, ObligationChange, RunRow, TaskKind,
+    VisibilityRow,
 };
 
 use crate::api::{Applied, Offer, Refusal, Replicated, Request, Taken};
 use cache::Workflow;
 pub use io::{Event, Load, Loaded, NamespaceView, Output, Setting, Token};
+pub use retention::{Down, OBLIGATION_PAGE, Proof};
 
 /// Work on one workflow id, in order.
 #[derive(Clone)]
@@ -35,6 +38,7 @@ enum Work<T> {
     Request(T, Request),
     Apply { call: u64, index: usize, entry: Replicated },
     Wake(RunKey),
+    Retire(RunKey),
 }
 
 impl<T> Work<T> {
@@ -48,7 +52,7 @@ impl<T> Work<T> {
                     workflow: state.workflow_id.as_str().into(),
                 }),
             },
-            Self::Wake(key) => Some(key.workflow_key()),
+            Self::Wake(key) | Self::Retire(key) => Some(key.workflow_key()),
         }
     }
 }
@@ -70,6 +74,9 @@ struct Gather {
     currents: BTreeMap<WorkflowKey, CurrentRow>,
     dispatch: BTreeMap<(RunKey, String, TaskKind), DispatchChange>,
     visibility: BTreeMap<RunKey, VisibilityRow>,
+    obligations: BTreeMap<RunKey, ObligationChange>,
+    deletes: BTreeSet<RunKey>,
+    forgets: BTreeSet<WorkflowKey>,
     barrier: bool,
 }
 
@@ -81,6 +88,9 @@ impl Gather {
             && self.currents.is_empty()
             && self.dispatch.is_empty()
             && self.visibility.is_empty()
+            && self.obligations.is_empty()
+            && self.deletes.is_empty()
+            && self.forgets.is_empty()
     }
 }
 
@@ -118,6 +128,8 @@ pub struct Shard<T> {
     next_call: u64,
     wakes: BTreeSet<(Timestamp, RunKey)>,
     next_scan: Timestamp,
+    next_closed: Timestamp,
+    proofs: BTreeMap<String, Proof>,
     namespaces: BTreeMap<NamespaceId, NamespaceView>,
     backlogged: BTreeSet<(NamespaceId, String, TaskKind)>,
     ids_made: u64,
@@ -152,6 +164,8 @@ impl<T: Token> Shard<T> {
             next_call: 0,
             wakes: BTreeSet::new(),
             next_scan: now.plus(SCAN_EVERY),
+            next_closed: now.plus(SCAN_EVERY),
+            proofs: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             backlogged: BTreeSet::new(),
             ids_made: 0,
@@ -279,12 +293,14 @@ impl<T: Token> Shard<T> {
             }
             self.drop_abandoned();
         }
+        self.scan_closed();
     }
 
     /// When to call [`Shard::tick`] next.
     #[must_use]
     pub fn wake_at(&self) -> Timestamp {
-        self.wakes.first().map_or(self.next_scan, |(at, _)| (*at).min(self.next_scan))
+        let scan = self.next_scan.min(self.next_closed);
+        self.wakes.first().map_or(scan, |(at, _)| (*at).min(scan))
     }
 
     /// Matching's word on an offer.
@@ -310,7 +326,10 @@ impl<T: Token> Shard<T> {
             (Load::Backlog { namespaces, queue, .. }, Loaded::Backlog(rows)) => {
                 self.backlog(namespaces.clone(), queue.clone(), rows);
             }
+            (Load::Obligations { .. }, Loaded::Obligations(due)) => self.closed_due(due),
             (Load::Due { .. } | Load::Backlog { .. }, _) => self.next_scan = now,
+            // Read again at the next scan: nothing of it is urgent.
+            (Load::Obligations { .. }, _) => {}
             (Load::Workflow(key) | Load::Runs(key), loaded) => self.loaded_for(&key.clone(), load, loaded),
             (Load::Run(run), loaded) => self.loaded_for(&run.workflow_key(), load, loaded),
         }
@@ -415,6 +434,17 @@ impl<T: Token> Shard<T> {
                 }
                 Err(Stop::Refused(_)) => None,
             },
+            Work::Retire(key) => match self.try_retire(&key) {
+                Ok(()) => None,
+                Err(Stop::Load(load)) => {
+                    self.outputs.push(Output::Load(load));
+                    Some(Work::Retire(key))
+                }
+                Err(Stop::Refused(refusal)) => {
+                    self.break_down(refusal.to_string());
+                    None
+                }
+            },
         }
     }
 
@@ -444,7 +474,7 @@ impl<T: Token> Shard<T> {
             Work::Apply { call, index, .. } => {
                 self.apply_done(call, index, Applied::Retry(why.to_string()), Sequence(0));
             }
-            Work::Wake(_) => {}
+            Work::Wake(_) | Work::Retire(_) => {}
         }
     }
 
@@ -457,7 +487,7 @@ impl<T: Token> Shard<T> {
             Work::Apply { call, index, .. } => {
                 self.apply_done(call, index, Applied::Poison(why.to_string()), Sequence(0));
             }
-            Work::Wake(_) => {}
+            Work::Wake(_) | Work::Retire(_) => {}
         }
     }
 
@@ -536,13 +566,13 @@ impl<T: Token> Shard<T> {
             range: self.range,
             after: self.durable,
             through: self.sequence,
-            deletes: Vec::new(),
-            forgets: Vec::new(),
+            deletes: gather.deletes.into_iter().collect(),
+            forgets: gather.forgets.into_iter().collect(),
             batches: gather.batches,
             runs: gather.runs.into_values().collect(),
             currents: gather.currents.into_values().collect(),
             dispatch: gather.dispatch.into_values().collect(),
-            obligations: Vec::new(),
+            obligations: gather.obligations.into_values().collect(),
             visibility: gather.visibility.into_values().collect(),
         };
         self.flying = Some(self.sequence);

@@ -7,6 +7,7 @@ use antipode_core::{
         workflow_task,
     },
     ids::{FailoverVersion, RunKey},
+    owed::Owing,
     refusal::Refusal,
 };
 use antipode_persistence::rows::TaskKind;
@@ -241,10 +242,14 @@ impl<T: Token> Shard<T> {
     fn hand_over(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Stop> {
         let owner = self.workflows.get(&key.workflow_key()).and_then(super::cache::Workflow::current_run);
         let Some(owner) = owner.map(|run| RunKey { run, ..key.clone() }) else { return Ok(()) };
-        if !self.need_run(&owner)? || self.cached(&owner)?.run.state.last_version > version {
+        let owing = if !self.need_run(&owner)? {
+            // The owner was deleted after its retention; its record still keeps this run from the id (B6).
+            Owing { file: self.cached(key)?.run.owed_to_nobody(), ..Owing::default() }
+        } else if self.cached(&owner)?.run.state.last_version > version {
             return Ok(());
-        }
-        let owing = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run);
+        } else {
+            self.cached(key)?.run.owed_to(&self.cached(&owner)?.run)
+        };
         if !owing.file.is_empty() {
             let now = self.now;
             let records = owing

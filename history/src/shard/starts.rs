@@ -136,7 +136,14 @@ impl<T: Token> Shard<T> {
         let Some(run) = current else { return Ok(Admitted::New { terminate: None }) };
         let key = request.workflow.run(run);
         if !self.need_run(&key)? {
-            return Ok(Admitted::New { terminate: None }); // Only the tombstone of the record is left (B6).
+            // Only the record of a deleted run is left (B6). Under an older version the new run would lose to it at once.
+            let order = self.workflows.get(&request.workflow).map(super::cache::Workflow::current_order);
+            if order.is_some_and(|order| order.version > version) {
+                let words =
+                    format!("the record of deleted run {key} is ahead of the namespace record at {version}");
+                return Err(Stop::Refused(Refusal::Unavailable(words)));
+            }
+            return Ok(Admitted::New { terminate: None });
         }
         let existing = &self.cached(&key)?.run;
         if existing.state.last_version > version {

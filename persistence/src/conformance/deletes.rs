@@ -107,7 +107,7 @@ pub async fn a_deletion_is_all_or_nothing(store: &impl Store) -> Outcome {
     ensure!(record.is_some(), "its record is not forgotten either");
 
     group.visibility.clear();
-    owner.group(1);
+    let _same_positions = owner.group(1);
     store.shard_commit(group).await?;
     only(store, &[2, 3]).await
 }

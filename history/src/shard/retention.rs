@@ -1,0 +1,465 @@
+//! Retention (C6, R943). A closed run owes its own deletion: the obligation index says when it is to be looked at, in every
+//! region for its own copy, whoever is active. What decides then is the run, the clock and what the peers have proved: a run
+//! goes only when every region that the namespace lists has proof of its last change, and nothing it took from a client is
+//! unsettled. A run that may not go yet is looked at again later, at growing distances, and counted by reason.
+//!
+//! What stays of a replicated run is a tombstone, a head without batches, for as long again and [`LATE`]: by its branches
+//! a batch that comes late is told from a new one. The current record goes with the last row of its workflow id, not before:
+//! so no deletion makes an older run current (B6).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use antipode_core::{
+    batch::Batch,
+    identity::Identity,
+    ids::{FailoverVersion, Incarnation, Nanos, RegionId, RunKey, Sequence, ShardId, Timestamp},
+    run::Run,
+    version_history::VersionHistory,
+};
+use antipode_persistence::rows::{ObligationChange, RunRow};
+use antipode_proto::core as wire;
+use bytes::Bytes;
+use prost::Message;
+
+use super::{Event, Load, NamespaceView, Output, SCAN_EVERY, Shard, Stop, Token, Work};
+use crate::api::{Applied, Refusal};
+
+/// Closed runs that a read brings at most.
+pub const OBLIGATION_PAGE: usize = 256;
+/// How soon the next page is read when one was full.
+const NEXT_PAGE: Nanos = Nanos::seconds(1);
+/// A run that may not go yet is looked at again after this at the earliest,
+const AGAIN_FIRST: Nanos = Nanos::seconds(60);
+/// and after this at the latest.
+const AGAIN_LAST: Nanos = Nanos::seconds(3_600);
+/// How long a run that closed before its store was upgraded stays untouched: the operator's time to lengthen a retention.
+const UPGRADED: Nanos = Nanos::seconds(3_600);
+/// How much longer than the retention a tombstone stays: late batches older than this are taken for new ones.
+const LATE: Nanos = Nanos::seconds(7 * 24 * 3_600);
+/// Verdict on a client's event that comes after its run was deleted (I03).
+const VERDICT: &str = "it came after the run was deleted at the end of its retention";
+
+/// What a peer has of this shard's log, as the link to it knows (E1). An ordered input; the newest replaces the one before,
+/// also when it says less: a peer may be restored from a backup (E2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Everything up to here is durable there or known there, exceptions aside.
+    pub through: Sequence,
+    /// Runs that one side could not apply, or that are held back: each holds its own retention (E1).
+    pub exceptions: BTreeSet<RunKey>,
+    /// Origins that the peer gets nothing from now, with how far it has their logs: this region may have to relay the rest
+    /// (C7).
+    pub down: BTreeMap<RegionId, Down>,
+}
+
+/// How far a peer has the log of an origin that is down for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Down {
+    /// Life of the origin's store.
+    pub incarnation: Incarnation,
+    /// By shard of the origin.
+    pub proved: BTreeMap<ShardId, Sequence>,
+}
+
+impl Proof {
+    /// Of a peer that holds nothing any more: it is beyond the log, or the operator released it (C6).
+    #[must_use]
+    pub fn released() -> Self {
+        Self { through: Sequence(u64::MAX), ..Self::default() }
+    }
+
+    /// Whether the peer lacks a batch of this run that its origin cannot bring it.
+    fn lacks(&self, run: &Run) -> bool {
+        let lacks = |batch: &Arc<Batch>| {
+            let origin = &batch.envelope.origin;
+            self.down.get(&origin.region).is_some_and(|down| {
+                let proved = down.proved.get(&origin.shard).copied().unwrap_or_default();
+                down.incarnation != origin.incarnation || proved < origin.sequence
+            })
+        };
+        !self.down.is_empty() && run.batches.values().any(lacks)
+    }
+}
+
+/// What is left of a deleted run.
+#[derive(Clone, Debug)]
+pub(super) struct Tombstone {
+    head: wire::RunHead,
+    changed_at: Sequence,
+}
+
+impl Tombstone {
+    /// From a stored row, when it is one.
+    pub(super) fn of(row: &RunRow, head: &wire::RunHead) -> Option<Self> {
+        head.deleted?;
+        Some(Self { head: head.clone(), changed_at: row.changed_at })
+    }
+
+    fn knows(&self, batch: &Batch) -> bool {
+        let (event, version) = (batch.envelope.last_event, batch.envelope.version);
+        let branches = self.head.branches.iter();
+        branches
+            .filter_map(|branch| VersionHistory::from_wire(&branch.items).ok())
+            .any(|items| items.contains(event, version))
+    }
+
+    /// Last write version of the run when it was deleted.
+    fn version(&self) -> FailoverVersion {
+        let current = usize::try_from(self.head.current).ok().and_then(|index| self.head.branches.get(index));
+        let last = current.and_then(|branch| branch.items.last());
+        last.map_or(FailoverVersion::LOCAL, |item| FailoverVersion(item.version))
+    }
+
+    /// Files a client's event. False: it is filed already.
+    fn file(&mut self, record: wire::Unclaimed) -> bool {
+        let known = self.head.unclaimed.iter().any(|known| known.identity == record.identity);
+        if !known {
+            self.head.unclaimed.push(record);
+        }
+        !known
+    }
+}
+
+/// Why a run stays, and until when.
+enum Keep {
+    /// It is open, or the namespace keeps closed runs for ever.
+    ForEver,
+    /// It is not due yet.
+    Until(Timestamp),
+    /// It was due at this time, and something is in the way.
+    Waits(Timestamp, Event),
+}
+
+/// When a closed run may go by the namespace's retention. As long as the retention is not known here the answer is too early,
+/// never too late (C5).
+pub(super) fn due(run: &Run, view: Option<&NamespaceView>) -> Option<Timestamp> {
+    let closed = run.state.close.as_ref()?.at;
+    match view.map(|view| view.retention) {
+        Some(retention) if retention.0 <= 0 => None,
+        Some(retention) => Some(closed.plus(retention)),
+        None => Some(closed),
+    }
+}
+
+impl<T: Token> Shard<T> {
+    /// Takes what a peer, by its region's name, has proved of this shard's log.
+    pub fn proof(&mut self, now: Timestamp, peer: &str, proof: Proof) {
+        self.now = now;
+        self.proofs.insert(peer.to_string(), proof);
+    }
+
+    /// Reads closed runs that are due, when it is time to.
+    pub(super) fn scan_closed(&mut self) {
+        if self.now < self.next_closed {
+            return;
+        }
+        self.next_closed = self.now.plus(SCAN_EVERY);
+        if self.namespaces.values().any(|view| view.retention.0 > 0) {
+            self.outputs.push(Output::Load(Load::Obligations { until: self.now }));
+        }
+    }
+
+    /// Closed runs that are due came back.
+    pub(super) fn closed_due(&mut self, due: Vec<(Timestamp, RunKey)>) {
+        if due.len() >= OBLIGATION_PAGE {
+            self.next_closed = self.now.plus(NEXT_PAGE);
+        }
+        for (at, key) in due {
+            if at == Timestamp(0) {
+                self.look_again(&key, self.now.plus(UPGRADED));
+            } else {
+                self.work(Work::Retire(key));
+            }
+        }
+    }
+
+    fn look_again(&mut self, key: &RunKey, due: Timestamp) {
+        self.gather.obligations.insert(key.clone(), ObligationChange::Put { key: key.clone(), due });
+    }
+
+    /// The row of the obligation index that a run implies.
+    pub(super) fn derive_retention(&mut self, key: &RunKey) -> Result<(), Refusal> {
+        let wanted = due(&self.cached(key)?.run, self.namespaces.get(&key.namespace));
+        let cached = self.cached_mut(key)?;
+        if cached.retire_at == wanted {
+            return Ok(());
+        }
+        cached.retire_at = wanted;
+        let change = match wanted {
+            Some(due) => ObligationChange::Put { key: key.clone(), due },
+            None => ObligationChange::Remove { key: key.clone() },
+        };
+        self.gather.obligations.insert(key.clone(), change);
+        Ok(())
+    }
+
+    /// A closed run is due, or a tombstone: deletes it, or says when to look again.
+    pub(super) fn try_retire(&mut self, key: &RunKey) -> Result<(), Stop> {
+        let stored = self.need_run(key)?;
+        if self.is_busy(key) {
+            return Ok(()); // Its row stays and brings it again.
+        }
+        if !stored {
+            return self.expire(key);
+        }
+        match self.keep(key)? {
+            None => self.delete(key),
+            Some(Keep::ForEver) => {
+                self.cached_mut(key)?.retire_at = None;
+                self.gather.obligations.insert(key.clone(), ObligationChange::Remove { key: key.clone() });
+                Ok(())
+            }
+            Some(Keep::Until(due)) => {
+                self.cached_mut(key)?.retire_at = Some(due);
+                self.look_again(key, due);
+                Ok(())
+            }
+            Some(Keep::Waits(due, reason)) => {
+                self.outputs.push(Output::Count(reason));
+                let waited = Nanos((self.now.0 - due.0).clamp(AGAIN_FIRST.0, AGAIN_LAST.0));
+                self.look_again(key, self.now.plus(waited));
+                Ok(())
+            }
+        }
+    }
+
+    /// Its last change is not durable yet, or somebody waits on it.
+    fn is_busy(&self, key: &RunKey) -> bool {
+        let busy = self.cached(key).is_ok_and(|run| {
+            !run.readers.is_empty() || !run.queries.is_empty() || run.changed_at > self.durable
+        });
+        busy || self.gather.runs.contains_key(key)
+    }
+
+    /// Why a run may not go; none: it may.
+    fn keep(&mut self, key: &RunKey) -> Result<Option<Keep>, Stop> {
+        let Some(view) = self.namespaces.get(&key.namespace) else {
+            return Ok(Some(Keep::Until(self.now.plus(AGAIN_LAST))));
+        };
+        let cached = self.cached(key)?;
+        let Some(due) = due(&cached.run, Some(view)) else { return Ok(Some(Keep::ForEver)) };
+        if due > self.now {
+            return Ok(Some(Keep::Until(due)));
+        }
+        for peer in &view.others {
+            let proof = self.proofs.get(peer);
+            if proof.is_some_and(|proof| proof.exceptions.contains(key)) {
+                return Ok(Some(Keep::Waits(due, Event::RetentionHeld)));
+            }
+            if !proof.is_some_and(|proof| proof.through >= cached.changed_at && !proof.lacks(&cached.run)) {
+                return Ok(Some(Keep::Waits(due, Event::RetentionUnproved)));
+            }
+        }
+        Ok(self.is_unsettled(key)?.then_some(Keep::Waits(due, Event::RetentionOwed)))
+    }
+
+    /// Whether clients' events of this run are neither applied nor filed (B1). Settling them is for the active region; a run
+    /// with such events waits for it.
+    fn is_unsettled(&mut self, key: &RunKey) -> Result<bool, Stop> {
+        if !self.cached(key)?.run.may_owe() {
+            return Ok(false);
+        }
+        let owner = self.workflows.get(&key.workflow_key()).and_then(super::cache::Workflow::current_run);
+        let Some(owner) = owner.map(|run| RunKey { run, ..key.clone() }).filter(|owner| owner != key) else {
+            return Ok(true);
+        };
+        if !self.need_run(&owner)? {
+            return Ok(!self.cached(key)?.run.owed_to_nobody().is_empty());
+        }
+        let owing = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run);
+        Ok(!owing.file.is_empty() || !owing.hand_over.is_empty())
+    }
+
+    /// Takes a position for a change of the stored rows that no peer is told of. What is answered from now on waits until
+    /// it is durable (D1).
+    fn take_position(&mut self, key: &RunKey) {
+        let at = self.sequence.next();
+        self.sequence = at;
+        if let Some(workflow) = self.workflows.get_mut(&key.workflow_key()) {
+            workflow.changed = workflow.changed.max(at);
+            if let Some(listed) = &mut workflow.listed {
+                listed.retain(|row| row.key != *key);
+            }
+        }
+    }
+
+    fn delete(&mut self, key: &RunKey) -> Result<(), Stop> {
+        let shared = self.namespaces.get(&key.namespace).is_some_and(|view| !view.others.is_empty());
+        let retention = self.namespaces.get(&key.namespace).map(|view| view.retention).unwrap_or_default();
+        let last = if shared { Some(false) } else { self.is_last(key)? };
+        let Some(last) = last else { return Ok(()) };
+        let workflow_key = key.workflow_key();
+        let tombstone = {
+            let cached = self.cached(key)?;
+            Tombstone { head: head_of(&cached.run, self.now), changed_at: cached.changed_at }
+        };
+        self.take_position(key);
+        self.gather.deletes.insert(key.clone());
+        self.gather.obligations.remove(key);
+        if let Some(workflow) = self.workflows.get_mut(&workflow_key)
+            && let Some(cached) = workflow.runs.remove(&key.run)
+            && let Some(wake) = cached.wake
+        {
+            self.wakes.remove(&(wake, key.clone()));
+        }
+        if shared {
+            self.write_tombstone(key, tombstone);
+            self.look_again(key, self.now.plus(retention).plus(LATE));
+        } else {
+            self.gone(key, last);
+        }
+        self.account(&workflow_key);
+        self.outputs.push(Output::Count(Event::RunDeleted));
+        Ok(())
+    }
+
+    /// Nothing of a run is left; with the last one of its workflow id the record goes too.
+    fn gone(&mut self, key: &RunKey, last: bool) {
+        let workflow_key = key.workflow_key();
+        let Some(workflow) = self.workflows.get_mut(&workflow_key) else { return };
+        workflow.deleted.remove(&key.run);
+        workflow.absent.insert(key.run);
+        if last {
+            workflow.current = None;
+            self.gather.currents.remove(&workflow_key);
+            self.gather.forgets.insert(workflow_key);
+        }
+    }
+
+    /// Whether no other row of this workflow id is stored, of a run or a tombstone; none: not known before what is in flight
+    /// is durable.
+    fn is_last(&self, key: &RunKey) -> Result<Option<bool>, Stop> {
+        let workflow_key = key.workflow_key();
+        let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(None) };
+        if workflow.runs.keys().chain(workflow.deleted.keys()).any(|run| *run != key.run) {
+            return Ok(Some(false));
+        }
+        match &workflow.listed {
+            Some(rows) => Ok(Some(rows.iter().all(|row| row.key == *key))),
+            None if workflow.changed > self.durable => Ok(None),
+            None => Err(Stop::Load(Load::Runs(workflow_key))),
+        }
+    }
+
+    /// A tombstone has stood long enough.
+    fn expire(&mut self, key: &RunKey) -> Result<(), Stop> {
+        let tombstone = self.tombstone(key).and_then(|tombstone| tombstone.head.deleted);
+        let Some(deleted) = tombstone else { return Ok(()) };
+        let retention = self.namespaces.get(&key.namespace).map(|view| view.retention).unwrap_or_default();
+        let until = Timestamp(deleted.at_unix_nanos).plus(retention).plus(LATE);
+        if until > self.now {
+            self.look_again(key, until);
+            return Ok(());
+        }
+        let Some(last) = self.is_last(key)? else { return Ok(()) };
+        self.take_position(key);
+        self.gather.deletes.insert(key.clone());
+        self.gather.obligations.remove(key);
+        self.gone(key, last);
+        self.outputs.push(Output::Count(Event::TombstoneExpired));
+        Ok(())
+    }
+
+    pub(super) fn tombstone(&self, key: &RunKey) -> Option<&Tombstone> {
+        self.workflows.get(&key.workflow_key())?.deleted.get(&key.run)
+    }
+
+    /// The row keeps its position: peers see nothing of it.
+    fn write_tombstone(&mut self, key: &RunKey, tombstone: Tombstone) {
+        let row = RunRow {
+            key: key.clone(),
+            changed_at: tombstone.changed_at,
+            wake_at: None,
+            head: Bytes::from(tombstone.head.encode_to_vec()),
+        };
+        self.gather.runs.insert(key.clone(), row);
+        if let Some(workflow) = self.workflows.get_mut(&key.workflow_key()) {
+            workflow.listed = None;
+            workflow.deleted.insert(key.run, tombstone);
+        }
+    }
+
+    /// A replicated batch of a run that is not stored: what becomes of it when the run was deleted; none: it is like any
+    /// other. What was deleted is known. A version above the tombstone's wins: the run comes back whole (C6). A branch that
+    /// lost comes too late to be kept; what clients gave it is filed (I03).
+    pub(super) fn late_batch(&mut self, batch: &Batch) -> Option<Applied> {
+        let key = &batch.envelope.run;
+        let tombstone = self.tombstone(key)?;
+        if tombstone.knows(batch) {
+            self.outputs.push(Output::Count(Event::LateDuplicate));
+            return Some(Applied::Duplicate);
+        }
+        if batch.envelope.version > tombstone.version() {
+            self.resurrect(key);
+            return None;
+        }
+        let external = batch.envelope.identities.iter().filter(|entry| entry.identity.kind.is_reapplied());
+        let records: Vec<_> = external
+            .map(|entry| unclaimed(key, &entry.identity, entry.event.0, batch.envelope.version.0))
+            .collect();
+        Some(self.file_late(key, records))
+    }
+
+    /// The same for the state of a run: its registers are of no use any more, events that waited are filed.
+    pub(super) fn late_state(&mut self, key: &RunKey, state: &wire::RunState) -> Option<Applied> {
+        self.tombstone(key)?;
+        let waiting = state.pending.iter().filter(|pending| pending.anchor_event_id == 0);
+        let records: Vec<_> = waiting
+            .filter_map(|pending| {
+                let identity = Identity::from_wire(pending.identity.as_ref()?)?;
+                Some(unclaimed(key, &identity, 0, pending.accepted_version))
+            })
+            .collect();
+        Some(self.file_late(key, records))
+    }
+
+    fn file_late(&mut self, key: &RunKey, records: Vec<wire::Unclaimed>) -> Applied {
+        let now = self.now.0;
+        let Some(mut tombstone) = self.tombstone(key).cloned() else { return Applied::Duplicate };
+        let records =
+            records.into_iter().map(|record| wire::Unclaimed { recorded_unix_nanos: now, ..record });
+        let filed = records.filter(|record| tombstone.file(record.clone())).count();
+        if filed == 0 {
+            self.outputs.push(Output::Count(Event::LateDuplicate));
+            return Applied::Duplicate;
+        }
+        self.outputs.push(Output::Count(Event::Unclaimed));
+        self.take_position(key);
+        self.write_tombstone(key, tombstone);
+        Applied::Applied(self.sequence)
+    }
+
+    /// The tombstone goes, and the run may come back. Until it has grown past its record it owns nothing.
+    fn resurrect(&mut self, key: &RunKey) {
+        self.take_position(key);
+        self.gather.deletes.insert(key.clone());
+        self.gather.runs.remove(key);
+        self.gather.obligations.remove(key);
+        self.gone(key, false);
+        self.outputs.push(Output::Count(Event::RunResurrected));
+    }
+}
+
+fn head_of(run: &Run, now: Timestamp) -> wire::RunHead {
+    wire::RunHead {
+        registers: Vec::new(),
+        pending: Vec::new(),
+        batch_bytes: 0,
+        deleted: Some(wire::Deleted { at_unix_nanos: now.0 }),
+        ..run.head()
+    }
+}
+
+fn unclaimed(key: &RunKey, identity: &Identity, event: i64, version: i64) -> wire::Unclaimed {
+    wire::Unclaimed {
+        identity: Some(identity.to_wire()),
+        event_id: event,
+        version,
+        run_id: key.run.to_string(),
+        verdict: VERDICT.to_string(),
+        recorded_unix_nanos: 0,
+    }
+}

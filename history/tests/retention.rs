@@ -1,0 +1,676 @@
+//! Deletion at the end of retention, driven at the shard over a store in memory: what goes, what waits, what stays in its
+//! place, and what comes too late. Each test is named after its interleaving or its promise (B6, C6).
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use antipode_core::ids::{
+    FailoverVersion, Incarnation, NamespaceId, Nanos, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp,
+    WorkflowKey,
+};
+use antipode_history::{
+    api::{Applied, HistoryRequest, Operation, Refusal, Replicated, Reply, Request, Taken},
+    shard::{
+        BACKLOG_PAGE, Down, Event, Load, Loaded, NamespaceView, OBLIGATION_PAGE, Output, Proof, Setting,
+        Shard, Token,
+    },
+};
+use antipode_persistence::{
+    MemoryStore,
+    rows::{Identity, LogEntry, ObligationChange},
+    store::{IndexStore, RunStore, ShardStore, VisibilityStore},
+};
+use antipode_proto::{
+    api::{
+        common::v1::WorkflowType, enums::v1::WorkflowIdReusePolicy as Reuse, history::v1 as history,
+        taskqueue::v1::TaskQueue, workflowservice::v1 as ws,
+    },
+    core as wire,
+};
+use futures::FutureExt;
+use prost::Message;
+
+const SHARD: ShardId = ShardId(1);
+const HOUR: i64 = 3_600_000_000_000;
+const DAY: i64 = 24 * HOUR;
+
+#[derive(Clone, Copy)]
+struct Ticket;
+
+impl Token for Ticket {}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().unwrap()
+}
+
+fn namespace() -> NamespaceId {
+    NamespaceId::from_random([7; 16])
+}
+
+fn workflow() -> WorkflowKey {
+    WorkflowKey { namespace: namespace(), workflow: "order".into() }
+}
+
+/// The namespace as a region sees it: writable under a version or not, with these other regions; closed runs are kept an hour.
+fn view(version: i64, writable: bool, others: &[&str]) -> NamespaceView {
+    NamespaceView {
+        id: namespace(),
+        name: "orders".to_string(),
+        writable: writable.then_some(FailoverVersion(version)),
+        version: FailoverVersion(version),
+        draining: false,
+        active: String::new(),
+        retention: Nanos(HOUR),
+        others: others.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// One region with one shard; every group is durable at once.
+struct Region {
+    id: u32,
+    store: MemoryStore,
+    shard: Shard<Ticket>,
+    view: NamespaceView,
+    now: Timestamp,
+    answers: Vec<Result<Reply, Refusal>>,
+    applied: Vec<Applied>,
+    events: BTreeMap<Event, u64>,
+    offered: BTreeSet<RunId>,
+}
+
+impl Region {
+    fn new(id: u32, view: NamespaceView) -> Self {
+        let store = MemoryStore::new(Identity {
+            region: format!("region-{id}"),
+            initial: id,
+            increment: 10,
+            shards: 1,
+            cluster_id: String::new(),
+            incarnation: Incarnation(u64::from(id)),
+        });
+        let now = Timestamp(1_000 * DAY);
+        let shard = acquire(&store, id, &view, now);
+        Self {
+            id,
+            store,
+            shard,
+            view,
+            now,
+            answers: Vec::new(),
+            applied: Vec::new(),
+            events: BTreeMap::new(),
+            offered: BTreeSet::new(),
+        }
+    }
+
+    /// Loses its memory.
+    fn crash(&mut self) {
+        self.shard = acquire(&self.store, self.id, &self.view, self.now);
+    }
+
+    fn set(&mut self, view: NamespaceView) {
+        self.view = view;
+        self.shard.namespace(self.view.clone(), self.now);
+        self.pump();
+    }
+
+    fn pump(&mut self) {
+        loop {
+            self.shard.flush();
+            let outputs = self.shard.take_outputs();
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                match output {
+                    Output::Load(load) => {
+                        let loaded = read(&self.store, &load);
+                        self.shard.loaded(self.now, &load, loaded);
+                    }
+                    Output::Commit(group) => {
+                        now(self.store.shard_commit(group)).unwrap();
+                        self.shard.committed(self.now);
+                    }
+                    Output::Answer(_, answer) => self.answers.push(answer),
+                    Output::Applied(_, applied) => self.applied.extend(applied),
+                    Output::Offer(offer) => {
+                        self.offered.insert(offer.key.run);
+                        self.shard.offered(self.now, &offer, Taken::Yes);
+                    }
+                    Output::Count(event) => *self.events.entry(event).or_default() += 1,
+                    Output::Broken(why) => panic!("{why}"),
+                    Output::Barrier(..) | Output::Discarded { .. } | Output::Judged(..) => {}
+                }
+            }
+        }
+    }
+
+    /// Lets time pass, with every tick the shard asks for.
+    fn pass(&mut self, nanos: i64) {
+        let end = self.now.plus(Nanos(nanos));
+        while self.shard.wake_at() <= end {
+            self.now = self.now.max(self.shard.wake_at());
+            self.shard.tick(self.now);
+            self.pump();
+        }
+        self.now = end;
+    }
+
+    fn ask(&mut self, run: Option<RunId>, operation: Operation) -> Result<Reply, Refusal> {
+        self.shard.request(self.now, Ticket, Request { workflow: workflow(), run, operation });
+        self.pump();
+        self.answers.pop().unwrap()
+    }
+
+    fn try_start(&mut self, reuse: Reuse) -> Result<RunId, Refusal> {
+        let start = ws::StartWorkflowExecutionRequest {
+            workflow_id: "order".to_string(),
+            workflow_type: Some(WorkflowType { name: "Order".to_string() }),
+            task_queue: Some(TaskQueue { name: "orders".to_string(), ..Default::default() }),
+            workflow_id_reuse_policy: reuse as i32,
+            ..Default::default()
+        };
+        match self.ask(None, Operation::Start(Box::new(start)))? {
+            Reply::Start(reply) => Ok(reply.run_id.parse().unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn start(&mut self) -> RunId {
+        self.try_start(Reuse::Unspecified).unwrap()
+    }
+
+    fn signal(&mut self, name: &str) {
+        let signal = ws::SignalWorkflowExecutionRequest {
+            signal_name: name.to_string(),
+            request_id: name.to_string(),
+            ..Default::default()
+        };
+        self.ask(None, Operation::Signal(Box::new(signal))).unwrap();
+    }
+
+    fn terminate(&mut self) {
+        self.ask(None, Operation::Terminate(Box::default())).unwrap();
+    }
+
+    fn describe(&mut self, run: Option<RunId>) -> Result<(), Refusal> {
+        self.ask(run, Operation::Describe).map(drop)
+    }
+
+    /// Names of the signals in a run's history.
+    fn signals(&mut self, run: RunId) -> Vec<String> {
+        let wanted = HistoryRequest { page_size: 1_000, ..Default::default() };
+        let Reply::History(page) = self.ask(Some(run), Operation::History(wanted)).unwrap() else {
+            panic!("no history")
+        };
+        let events = history::History::decode(&*page.events).unwrap().events;
+        let name = |event: history::HistoryEvent| match event.attributes {
+            Some(history::history_event::Attributes::WorkflowExecutionSignaledEventAttributes(signal)) => {
+                Some(signal.signal_name)
+            }
+            _ => None,
+        };
+        events.into_iter().filter_map(name).collect()
+    }
+
+    fn apply(&mut self, entries: Vec<Replicated>) -> Vec<Applied> {
+        self.shard.apply(self.now, Ticket, entries);
+        self.pump();
+        std::mem::take(&mut self.applied)
+    }
+
+    /// Takes everything in, one entry at a time.
+    fn take_all(&mut self, entries: Vec<Replicated>) {
+        for entry in entries {
+            let applied = self.apply(vec![entry]);
+            assert!(matches!(applied[..], [Applied::Applied(_) | Applied::Duplicate]), "{applied:?}");
+        }
+    }
+
+    /// What the region's log holds after a position.
+    fn log(&self, after: u64) -> Vec<Replicated> {
+        let page = now(self.store.log_read(SHARD, Sequence(after), usize::MAX)).unwrap();
+        let batch = |entry| match entry {
+            LogEntry::Batch(row) => Some(Replicated::Batch(row.batch)),
+            LogEntry::Run(_) => None,
+        };
+        page.entries.into_iter().filter_map(batch).collect()
+    }
+
+    fn tip(&self) -> Sequence {
+        self.shard.durable()
+    }
+
+    fn prove(&mut self, peer: &str, proof: Proof) {
+        self.shard.proof(self.now, peer, proof);
+    }
+
+    /// A peer proves everything.
+    fn prove_all(&mut self, peer: &str) {
+        let through = self.tip();
+        self.prove(peer, Proof { through, ..Proof::default() });
+    }
+
+    fn counted(&self, event: Event) -> u64 {
+        self.events.get(&event).copied().unwrap_or(0)
+    }
+
+    /// The stored head of a run, and how many batches are stored.
+    fn stored(&self, run: RunId) -> Option<(wire::RunHead, usize)> {
+        let stored = now(self.store.run_load(SHARD, &workflow().run(run))).unwrap()?;
+        Some((wire::RunHead::decode(&*stored.row.head).unwrap(), stored.batches.len()))
+    }
+
+    /// Nothing but a tombstone is stored.
+    fn is_tombstone(&self, run: RunId) -> bool {
+        let key = workflow().run(run);
+        let visible = now(self.store.visibility_get(&key)).unwrap().is_some();
+        self.stored(run).is_some_and(|(head, batches)| head.deleted.is_some() && batches == 0) && !visible
+    }
+
+    fn current(&self) -> Option<RunId> {
+        let row = now(self.store.current_load(SHARD, &workflow())).unwrap()?;
+        Some(row.record.run_id.parse().unwrap())
+    }
+}
+
+fn acquire(store: &MemoryStore, id: u32, view: &NamespaceView, at: Timestamp) -> Shard<Ticket> {
+    let acquired = now(store.shard_acquire(SHARD, "test")).unwrap();
+    let mut seed = [0; 32];
+    seed[..4].copy_from_slice(&id.to_le_bytes());
+    seed[4..12].copy_from_slice(&acquired.range.0.to_le_bytes());
+    let setting = Setting {
+        shard: SHARD,
+        region: RegionId(id),
+        region_name: format!("region-{id}"),
+        incarnation: Incarnation(u64::from(id)),
+        cache_bytes: 1 << 20,
+        seed,
+    };
+    Shard::new(setting, acquired, vec![view.clone()], at)
+}
+
+fn read(store: &MemoryStore, load: &Load) -> Loaded {
+    match load {
+        Load::Workflow(key) => {
+            let current = now(store.current_load(SHARD, key)).unwrap();
+            let run = current.as_ref().map(|row| row.record.run_id.parse().unwrap());
+            Loaded::Workflow(current, run.and_then(|run| now(store.run_load(SHARD, &key.run(run))).unwrap()))
+        }
+        Load::Run(key) => Loaded::Run(now(store.run_load(SHARD, key)).unwrap()),
+        Load::Runs(key) => Loaded::Runs(now(store.run_list(SHARD, key)).unwrap()),
+        Load::Due { namespaces, until } => {
+            Loaded::Due(now(store.wake_due(SHARD, namespaces, *until, 1_000)).unwrap())
+        }
+        Load::Obligations { until } => {
+            Loaded::Obligations(now(store.obligation_due(SHARD, *until, OBLIGATION_PAGE)).unwrap())
+        }
+        Load::Backlog { namespaces, queue, after } => {
+            let queue = queue.as_ref().map(|(name, kind)| (name.as_str(), *kind));
+            let rows = store.dispatch_backlog(SHARD, namespaces, queue, *after, BACKLOG_PAGE);
+            Loaded::Backlog(now(rows).unwrap())
+        }
+    }
+}
+
+fn key_of(entry: &Replicated) -> RunKey {
+    match entry {
+        Replicated::Batch(batch) => batch.envelope.run.clone(),
+        Replicated::State(_) => panic!("a state"),
+    }
+}
+
+/// East, active under 1, with a run of two signals that has ended and one that goes on; west has all of it.
+fn two_runs() -> (Region, Region, RunId, RunId) {
+    let (mut east, mut west) = pair();
+    let first = east.start();
+    east.signal("x");
+    east.signal("y");
+    east.terminate();
+    let second = east.start();
+    west.take_all(east.log(0));
+    (east, west, first, second)
+}
+
+fn pair() -> (Region, Region) {
+    (Region::new(1, view(1, true, &["west"])), Region::new(2, view(1, false, &["east"])))
+}
+
+#[test]
+fn without_peers_a_run_goes_whole_and_its_record_with_the_last() {
+    let mut region = Region::new(1, view(0, true, &[]));
+    let first = region.start();
+    region.terminate();
+    region.pass(HOUR / 2);
+    let second = region.start();
+    region.terminate();
+    region.pass(HOUR / 2 - 1);
+    assert!(region.describe(Some(first)).is_ok(), "not due yet");
+    region.pass(HOUR / 10);
+    assert_eq!(region.describe(Some(first)).is_err(), true, "its retention is over");
+    assert_eq!((region.stored(first), region.current()), (None, Some(second)));
+    region.pass(HOUR);
+    assert!(matches!(region.describe(None), Err(Refusal::NotFound(_))));
+    assert_eq!(
+        (region.stored(second), region.current()),
+        (None, None),
+        "the last one takes the record along"
+    );
+    assert_eq!(region.counted(Event::RunDeleted), 2);
+    let log = now(region.store.log_read(SHARD, Sequence(0), usize::MAX)).unwrap();
+    assert_eq!((log.entries.len(), log.through), (0, region.tip()), "the log is announced to its end");
+    assert_eq!(now(region.store.obligation_due(SHARD, Timestamp(i64::MAX), 9)).unwrap(), []);
+    // And the id begins anew.
+    let third = region.start();
+    assert_eq!(region.current(), Some(third));
+}
+
+#[test]
+fn an_open_run_stays() {
+    let mut region = Region::new(1, view(0, true, &[]));
+    let run = region.start();
+    region.pass(30 * DAY);
+    assert!(region.describe(Some(run)).is_ok());
+}
+
+/// C6, T#4348: a peer is away for longer than the retention. What it has not got waits for it, and goes when it has.
+#[test]
+fn retention_waits_for_proof() {
+    let mut region = Region::new(1, view(1, true, &["west", "north"]));
+    let run = region.start();
+    region.terminate();
+    let last = region.tip();
+    region.prove_all("north");
+    region.pass(4 * DAY);
+    assert_eq!(region.stored(run).unwrap().1, 2, "nobody knows what west has");
+    assert!(region.counted(Event::RetentionUnproved) < 120, "looked at again at growing distances");
+    region.prove("west", Proof { through: Sequence(last.0 - 1), ..Proof::default() });
+    region.pass(DAY);
+    assert_eq!(region.stored(run).unwrap().1, 2, "west lacks the end");
+
+    let exceptions = BTreeSet::from([workflow().run(run)]);
+    region.prove("west", Proof { through: last, exceptions, ..Proof::default() });
+    region.pass(DAY);
+    assert_eq!(region.stored(run).unwrap().1, 2, "west could not apply it (E1)");
+    assert!(region.counted(Event::RetentionHeld) > 0);
+
+    // C7: west gets nothing from this run's origin, and lacks its end.
+    let proved = BTreeMap::from([(SHARD, Sequence(last.0 - 1))]);
+    let down = BTreeMap::from([(RegionId(1), Down { incarnation: Incarnation(1), proved })]);
+    region.prove("west", Proof { through: last, down, ..Proof::default() });
+    region.pass(DAY);
+    assert_eq!(region.stored(run).unwrap().1, 2, "it may have to be relayed");
+
+    region.prove("west", Proof { through: last, ..Proof::default() });
+    region.pass(2 * HOUR);
+    assert!(region.is_tombstone(run));
+    assert_eq!(region.current(), Some(run), "the record stays (B6)");
+    assert!(matches!(region.describe(Some(run)), Err(Refusal::NotFound(_))));
+}
+
+/// A change after the proof, also one of a passive copy, needs proof of its own; a restored peer's smaller proof counts.
+#[test]
+fn a_proof_that_goes_back_holds_again() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    east.terminate();
+    west.take_all(east.log(0));
+    west.prove_all("east");
+    west.prove("east", Proof { through: Sequence(1), ..Proof::default() });
+    west.pass(2 * HOUR);
+    assert_eq!(west.stored(run).unwrap().1, 2, "east was restored from a backup (E2)");
+    west.prove_all("east");
+    west.pass(3 * HOUR);
+    assert!(west.is_tombstone(run), "each region deletes its own copy, also a passive one");
+}
+
+#[test]
+fn a_released_peer_holds_nothing() {
+    let (mut east, _) = pair();
+    let run = east.start();
+    east.terminate();
+    east.prove("west", Proof::released());
+    east.pass(2 * HOUR);
+    assert!(east.is_tombstone(run));
+}
+
+/// B6: the closed owner of the id is deleted, an older run is still open. It must never own the id, whatever arrives for it,
+/// before a crash and after, with the tombstone and without; what clients gave it is filed.
+#[test]
+fn retention_revives_zombie() {
+    let (mut east, mut west) = pair();
+    let zombie = east.start();
+    // Forced: west had not seen the run.
+    west.set(view(2, true, &["east"]));
+    let owner = west.start();
+    west.terminate();
+    west.take_all(east.log(0));
+    assert_eq!(west.counted(Event::Zombie), 0, "it never owned the id here");
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(owner));
+
+    for (round, name) in ["before a crash", "after it", "without the tombstone"].into_iter().enumerate() {
+        let seen = east.tip().0;
+        east.signal(name);
+        west.take_all(east.log(seen));
+        west.pass(60_000_000_000);
+        assert_eq!(west.current(), Some(owner), "{name}");
+        assert!(
+            west.offered.is_empty() || !west.offered.contains(&zombie),
+            "{name}: no work of it is given out"
+        );
+        assert!(matches!(west.describe(None), Err(Refusal::NotFound(_))), "{name}");
+        let filed = west.stored(zombie).unwrap().0.unclaimed;
+        let signals = filed.iter().filter(|record| record.event_id > 1).count();
+        assert_eq!(signals, round + 1, "{name}: {filed:?}");
+        west.crash();
+        west.prove_all("east");
+        if round == 1 {
+            west.pass(10 * DAY);
+            assert_eq!(west.stored(owner), None, "the tombstone went");
+        }
+    }
+    // A new run owns the id, and the zombie stays one.
+    let new = west.start();
+    let seen = east.tip().0;
+    east.signal("last");
+    west.take_all(east.log(seen));
+    assert_eq!(west.current(), Some(new));
+}
+
+/// Entries of a deleted run come again, to a region that is active and has another run of the id open: they are known. Taken
+/// for new ones they would make the run open again up to its last event, and give its signals to the other run.
+#[test]
+fn late_duplicate_of_deleted_run() {
+    let (east, mut west, first, second) = two_runs();
+    west.set(view(2, true, &["east"]));
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(first));
+    let again: Vec<_> = east.log(0).into_iter().filter(|entry| key_of(entry).run == first).collect();
+    assert_eq!(again.len(), 4, "start, two signals, end");
+    let before = west.tip();
+    for crashed in [false, true] {
+        for entry in again.clone() {
+            assert_eq!(west.apply(vec![entry]), [Applied::Duplicate], "crashed: {crashed}");
+        }
+        let state = wire::RunState {
+            namespace_id: namespace().to_string(),
+            workflow_id: "order".to_string(),
+            run_id: first.to_string(),
+            ..Default::default()
+        };
+        assert_eq!(west.apply(vec![Replicated::State(Box::new(state))]), [Applied::Duplicate]);
+        west.crash();
+    }
+    assert_eq!(west.tip(), before, "nothing was written");
+    assert_eq!(west.counted(Event::LateDuplicate), 10);
+    assert_eq!(west.counted(Event::Unclaimed), 0);
+    assert!(west.is_tombstone(first));
+    assert_eq!(west.signals(second), Vec::<String>::new());
+}
+
+/// A branch that lost comes after its run was deleted: the run stays deleted, what a client gave that branch is filed once.
+#[test]
+fn a_lost_branch_after_deletion_is_filed() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    west.take_all(east.log(0));
+    west.set(view(2, true, &["east"]));
+    west.terminate();
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(run));
+    let seen = east.tip().0;
+    east.signal("x");
+    let late = east.log(seen);
+    assert!(matches!(west.apply(late.clone())[..], [Applied::Applied(_)]));
+    assert_eq!(west.apply(late.clone()), [Applied::Duplicate], "once");
+    west.crash();
+    assert_eq!(west.apply(late), [Applied::Duplicate], "also after a crash");
+    assert!(west.is_tombstone(run));
+    let filed = west.stored(run).unwrap().0.unclaimed;
+    assert_eq!(filed.len(), 1);
+    assert!(filed[0].verdict.contains("after the run was deleted"), "{filed:?}");
+    assert_eq!(west.counted(Event::Unclaimed), 1);
+}
+
+/// T#9717, T#11411: the run goes on under a higher version elsewhere. It comes back whole, and owns the id when it has grown past
+/// its record, not while only its beginning is here.
+#[test]
+fn a_higher_version_brings_a_deleted_run_back() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    west.take_all(east.log(0));
+    west.set(view(2, true, &["east"]));
+    west.terminate();
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(run));
+    // East was made active again by force and has not seen the end.
+    east.set(view(11, true, &["west"]));
+    let seen = east.tip().0;
+    east.signal("x");
+    let late = east.log(seen);
+    let needs = west.apply(late.clone());
+    assert!(matches!(&needs[..], [Applied::NeedEvents { known, .. }] if known.is_empty()), "{needs:?}");
+    west.crash();
+    west.offered.clear();
+    let mut whole = east.log(0);
+    let end = whole.pop().unwrap();
+    west.take_all(whole);
+    assert!(west.offered.is_empty(), "no work of a beginning");
+    assert!(west.current() == Some(run) && west.stored(run).is_some(), "and no other owner");
+    west.take_all(vec![end]);
+    assert_eq!(west.counted(Event::RunResurrected), 1);
+    assert_eq!(west.signals(run), ["x"]);
+    assert!(west.offered.contains(&run), "west is active and it is open");
+    assert!(west.describe(None).is_ok());
+}
+
+/// After deletion the id may be used again under any reuse policy, and the new run's order is above the tombstone's.
+#[test]
+fn start_after_deletion() {
+    for (reuse, crash) in [(Reuse::RejectDuplicate, false), (Reuse::AllowDuplicateFailedOnly, true)] {
+        let (mut east, mut west) = pair();
+        let first = east.start();
+        east.terminate();
+        west.take_all(east.log(0));
+        west.set(view(2, true, &["east"]));
+        west.prove_all("east");
+        assert!(west.try_start(Reuse::RejectDuplicate).is_err(), "while it is there");
+        west.pass(2 * HOUR);
+        assert!(west.is_tombstone(first));
+        if crash {
+            west.crash();
+        }
+        let second = west.try_start(reuse).unwrap();
+        assert_eq!(west.current(), Some(second));
+        assert!(west.offered.contains(&second));
+        // F5: under an older version the start would lose to the record at once.
+        west.terminate();
+        west.prove_all("east");
+        west.pass(2 * HOUR);
+        west.set(view(1, true, &["east"]));
+        let stale = west.try_start(reuse);
+        assert!(matches!(stale, Err(Refusal::Unavailable(_))), "{stale:?}");
+    }
+}
+
+/// What a client gave a branch that lost is settled by the active region; until then the run stays.
+#[test]
+fn a_run_that_owes_stays() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    west.take_all(east.log(0));
+    let seen = east.tip().0;
+    east.signal("x");
+    west.set(view(2, true, &["east"]));
+    west.terminate();
+    west.set(view(2, false, &["east"]));
+    west.take_all(east.log(seen));
+    west.prove_all("east");
+    west.pass(DAY);
+    assert!(west.counted(Event::RetentionOwed) > 0);
+    assert_eq!(west.stored(run).unwrap().1, 3, "the signal is nowhere else");
+    west.set(view(2, true, &["east"]));
+    west.pass(1);
+    assert_eq!(west.stored(run).unwrap().0.unclaimed.len(), 1, "active: it is filed");
+    west.prove_all("east");
+    west.pass(3 * HOUR);
+    assert!(west.is_tombstone(run));
+    assert_eq!(west.stored(run).unwrap().0.unclaimed.len(), 1, "and stays listed as long as the tombstone");
+}
+
+#[test]
+fn a_longer_retention_counts_for_all_and_none_keeps() {
+    let mut region = Region::new(1, view(0, true, &[]));
+    let run = region.start();
+    region.terminate();
+    region.set(NamespaceView { retention: Nanos(2 * DAY), ..view(0, true, &[]) });
+    region.pass(2 * DAY - HOUR);
+    assert!(region.stored(run).is_some());
+    region.set(NamespaceView { retention: Nanos(0), ..view(0, true, &[]) });
+    region.pass(10 * DAY);
+    assert!(region.stored(run).is_some(), "0 keeps for ever");
+}
+
+/// A store that an earlier version wrote has its closed runs marked with 0: nothing goes in the first hour.
+#[test]
+fn an_upgraded_store_deletes_nothing_at_once() {
+    let mut region = Region::new(1, view(0, true, &[]));
+    let run = region.start();
+    region.terminate();
+    region.now = region.now.plus(Nanos(30 * DAY));
+    let acquired = now(region.store.shard_acquire(SHARD, "migration")).unwrap();
+    let key = workflow().run(run);
+    let group = antipode_persistence::rows::Group {
+        shard: SHARD,
+        range: acquired.range,
+        after: acquired.sequence,
+        through: acquired.sequence,
+        obligations: vec![ObligationChange::Put { key, due: Timestamp(0) }],
+        ..Default::default()
+    };
+    now(region.store.shard_commit(group)).unwrap();
+    region.crash();
+    region.pass(HOUR / 2);
+    assert!(region.stored(run).is_some());
+    region.pass(HOUR);
+    assert_eq!(region.stored(run), None);
+}
+
+/// More closed runs than a page: the next ones are read soon, and none is forgotten.
+#[test]
+fn many_closed_runs_all_go() {
+    let mut region = Region::new(1, view(0, true, &[]));
+    for _ in 0..(2 * OBLIGATION_PAGE + 7) {
+        region.start();
+        region.terminate();
+    }
+    region.pass(HOUR + 120_000_000_000);
+    assert_eq!(region.counted(Event::RunDeleted), 2 * OBLIGATION_PAGE as u64 + 7);
+    assert_eq!(region.current(), None);
+}
