@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::{gate::Cut, handshake::Mismatch, proof::Gap};
+use crate::{gate::Cut, handshake::Mismatch};
 
 /// A failure of the replicator.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +72,6 @@ impl Error {
             }
             _ => Self::Remote { region: region.to_string(), status: Box::new(status) },
         }
-    }
-
-    pub(crate) fn of_gap(from: &str, gap: Gap) -> Self {
-        Self::Protocol { from: from.to_string(), why: gap.to_string() }
     }
 
     pub(crate) fn protocol(from: &str, why: impl Into<String>) -> Self {

@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 use crate::{
     error::Error,
-    mend,
+    fetch,
     metrics::Metrics,
     shared::{Link, Peer, Shared},
 };
@@ -275,7 +275,7 @@ impl Failover {
             .call(peer, patience, |mut link: Link| async move { link.namespace_view(request).await })
             .await?;
         if let Some(record) = &view.record {
-            mend::merge_record(&self.shared, &peer.name, record).await;
+            fetch::merge_record(&self.shared, &peer.name, record).await;
         }
         Ok(view)
     }
@@ -385,7 +385,7 @@ impl Failover {
     ) -> Vec<antipode_proto::core::NamespaceRecord> {
         let mut answers = Vec::new();
         for record in &request.records {
-            mend::merge_record(&self.shared, &peer.name, record).await;
+            fetch::merge_record(&self.shared, &peer.name, record).await;
             let Some(entry) = record.id.parse().ok().and_then(|id| self.shared.namespaces.by_id(id)) else {
                 continue;
             };

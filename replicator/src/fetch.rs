@@ -1,59 +1,76 @@
-//! Holes are filled from whoever has the events (R830–R834): first the region that sent the entry, then every other. A
-//! large run comes in pieces, because the receiver asks again for what it then still lacks.
+//! What one region asks another beside the streams: batches that are missing, from whoever has them (R830–R834), and
+//! namespace records. A large run comes in pieces, because the receiver asks again for what it then still lacks.
 
 use std::{sync::Arc, time::Duration};
 
-use antipode_core::{batch::Batch, chain::ChainValue, ids::RunKey, version_history::VersionHistory};
-use antipode_history::api::{Operation, Reply, Request};
-use antipode_proto::link::{FetchRunRequest, FetchRunResponse};
+use antipode_core::{batch::Batch, chain::ChainValue, version_history::VersionHistory};
+use antipode_history::{
+    api::{Operation, Reply, Request},
+    namespaces::Merge,
+};
+use antipode_proto::{
+    core as wire,
+    link::{FetchRunRequest, FetchRunResponse, NamespaceViewRequest},
+};
 use tonic::Status;
 
 use crate::{
     error::Error,
     metrics::Metrics,
-    shared::{Peer, Shared},
+    shared::{Link, Shared},
 };
 
 /// How long a region may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+const VIEW_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of batches in one answer; at least one batch goes.
 const ANSWER_BYTES: usize = 8 << 20;
 
-/// What is missing here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hole {
-    pub(crate) key: RunKey,
-    /// A branch known here; empty: nothing is.
-    pub(crate) known: VersionHistory,
-    /// The branch wanted; none: the source's current one.
-    pub(crate) until: Option<ChainValue>,
-}
-
-/// Asks the source, then everybody else. None: all who answered do not have it.
+/// Asks a region for a run, or says why it did not answer.
 pub(crate) async fn fetch(
     shared: &Shared,
-    source: &Arc<Peer>,
-    hole: &Hole,
-) -> Result<Option<FetchRunResponse>, Error> {
-    let others = shared.enabled_peers().into_iter().filter(|peer| peer.name != source.name);
-    let mut failed = None;
-    for peer in std::iter::once(Arc::clone(source)).chain(others) {
-        Metrics::peer(&shared.metrics.fetches, &peer.name, 1);
-        let request = FetchRunRequest {
-            namespace_id: hole.key.namespace.to_string(),
-            workflow_id: hole.key.workflow.to_string(),
-            run_id: hole.key.run.to_string(),
-            known: hole.known.to_wire(),
-            until_chain: hole.until.map(ChainValue::to_bytes).unwrap_or_default(),
-        };
-        match shared.call(&peer, PATIENCE, |mut link| async move { link.fetch_run(request).await }).await {
-            Ok(response) if response.found => return Ok(Some(response)),
-            Ok(_) => {}
-            Err(error) => failed = Some(error),
+    region: &str,
+    request: FetchRunRequest,
+) -> Result<FetchRunResponse, String> {
+    let peer = shared.peer(region).map_err(|error| error.to_string())?;
+    Metrics::peer(&shared.metrics.fetches, region, 1);
+    let asked = |mut link: Link| async move { link.fetch_run(request).await };
+    shared.call(&peer, PATIENCE, asked).await.map_err(|error| {
+        tracing::debug!(region, %error, "a hole waits for its events");
+        error.to_string()
+    })
+}
+
+/// Asks a region for its record of a namespace and merges it; whether it answered.
+pub(crate) async fn ask_record(shared: &Shared, region: &str, request: NamespaceViewRequest) -> bool {
+    let Ok(peer) = shared.peer(region) else { return false };
+    let asked = |mut link: Link| async move { link.namespace_view(request).await };
+    match shared.call(&peer, VIEW_PATIENCE, asked).await {
+        Ok(view) => {
+            if let Some(record) = view.record {
+                merge_record(shared, region, &record).await;
+            }
+            true
+        }
+        Err(error) => {
+            tracing::debug!(region, %error, "a namespace record could not be asked for");
+            false
         }
     }
-    // Somebody who did not answer may have it.
-    failed.map_or(Ok(None), Err)
+}
+
+/// Merges a received record; what is wrong with it is counted and logged.
+pub(crate) async fn merge_record(shared: &Shared, peer: &str, record: &wire::NamespaceRecord) {
+    let outcome = match shared.namespaces.merge(record).await {
+        Ok(Merge::Changed) => "changed",
+        Ok(Merge::Known) => "known",
+        Ok(Merge::NotOurs) => "not_ours",
+        Err(error) => {
+            tracing::error!(peer, namespace = record.id, %error, "a namespace record could not be merged");
+            "failed"
+        }
+    };
+    Metrics::outcome(&shared.metrics.namespaces_received, peer, outcome);
 }
 
 /// Answers a peer: batches of one branch of one run, and the run's state when that is all.

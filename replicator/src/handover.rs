@@ -15,7 +15,7 @@ use futures::future::try_join_all;
 use crate::{
     error::Error,
     failover::{Failover, Operation},
-    mend,
+    fetch,
     shared::{Link, Peer},
 };
 
@@ -301,7 +301,7 @@ impl Failover {
         let asked = |mut link: Link| async move { link.push_namespaces(request).await };
         let response = self.shared.call(peer, PUSH_PATIENCE, asked).await?;
         for record in &response.records {
-            mend::merge_record(&self.shared, &peer.name, record).await;
+            fetch::merge_record(&self.shared, &peer.name, record).await;
         }
         Ok(())
     }

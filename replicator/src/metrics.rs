@@ -35,6 +35,7 @@ pub(crate) enum Outcome {
     Retry,
     Quarantined,
     Behind,
+    Refused,
     UnknownNamespace,
 }
 
@@ -47,6 +48,7 @@ impl Outcome {
             Self::Retry => "retry",
             Self::Quarantined => "quarantined",
             Self::Behind => "behind_quarantine",
+            Self::Refused => "no_room_in_quarantine",
             Self::UnknownNamespace => "unknown_namespace",
         }
     }
@@ -56,6 +58,7 @@ impl Outcome {
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) entries_sent: Family<Peer, Counter>,
+    pub(crate) entries_relayed: Family<Peer, Counter>,
     pub(crate) bytes_sent: Family<Peer, Counter>,
     pub(crate) bytes_received: Family<Peer, Counter>,
     pub(crate) entries_received: Family<PeerOutcome, Counter>,
@@ -86,6 +89,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("link");
         let metrics = Self {
             entries_sent: Family::default(),
+            entries_relayed: Family::default(),
             bytes_sent: Family::default(),
             bytes_received: Family::default(),
             entries_received: Family::default(),
@@ -106,6 +110,11 @@ impl Metrics {
         };
         let m = &metrics;
         registry.register("entries_sent", "Entries sent to a peer", m.entries_sent.clone());
+        registry.register(
+            "entries_relayed",
+            "Entries sent to a peer for a region that it gets nothing from",
+            m.entries_relayed.clone(),
+        );
         registry.register("bytes_sent", "Bytes of entries sent to a peer", m.bytes_sent.clone());
         registry.register("bytes_received", "Bytes of entries received", m.bytes_received.clone());
         registry.register(

@@ -1,21 +1,21 @@
 //! The receiving end of a link: dials a peer, names the positions it has proved, and takes its entries in. This file is the
-//! life of the connection; what happens to the entries is in `intake`.
+//! life of the connection; what happens to the entries is in `intake` and `inbox`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use antipode_core::ids::{Incarnation, RegionId, Sequence, ShardId};
+use antipode_core::ids::{Incarnation, Sequence, ShardId};
 use antipode_persistence::rows::PositionRow;
 use antipode_proto::link::{
-    Position, ReplicateRequest, ReplicateResponse, replicate_request, replicate_response,
+    RegionInfo, ReplicateRequest, ReplicateResponse, replicate_request, replicate_response,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
 use crate::{
     error::Error,
     handshake,
+    inbox::{Inbox, Setup},
     intake::Intake,
     metrics::Metrics,
     shared::{Peer, Shared},
@@ -25,24 +25,26 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a peer may take to open the stream.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
-/// Positions are stored at most this often: a resend costs less than a commit (E3).
-const POSITION_DELAY: Duration = Duration::from_millis(200);
-
-/// What is proved of a source, as it is to be stored.
-pub(crate) type Positions = BTreeMap<ShardId, Sequence>;
+/// After so long without a stream from a region the others are asked to relay for it (C7).
+const RELAY_AFTER: Duration = Duration::from_secs(1);
 
 /// Keeps a stream from this peer open until cancelled.
 pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, cancel: CancellationToken) {
     let mut backoff = BACKOFF_FIRST;
     let mut gate = shared.gate.changes();
+    let mut alone_since = Instant::now();
     loop {
         gate.borrow_and_update();
         let ended = tokio::select! {
             () = cancel.cancelled() => None,
             ended = session(&shared, &peer, &mut backoff) => Some(ended),
+            never = missed(&shared, &peer, alone_since) => match never {},
         };
+        if peer.state.known().receiving {
+            alone_since = Instant::now();
+        }
         store_last_positions(&shared, &peer).await;
-        let Some(ended) = ended else { return };
+        let Some(ended) = ended else { return shared.origin_is_up(&peer.name) };
         let why =
             ended.err().map_or_else(|| "the peer ended the stream".to_string(), |error| error.to_string());
         tracing::debug!(peer = &*peer.name, why, "no stream of entries from a peer");
@@ -51,12 +53,24 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, cancel: Cancellati
             known.last_error = why;
         });
         tokio::select! {
-            () = cancel.cancelled() => return,
+            () = cancel.cancelled() => return shared.origin_is_up(&peer.name),
+            never = missed(&shared, &peer, alone_since) => match never {},
             () = tokio::time::sleep(jittered(&shared, backoff)) => backoff = (backoff * 2).min(BACKOFF_MAX),
             // A heal is worth a try at once.
             _ = gate.changed() => {}
         }
     }
+}
+
+enum Never {}
+
+/// Asks the others to relay for a peer from which nothing has come for a while (C7).
+async fn missed(shared: &Shared, peer: &Peer, since: Instant) -> Never {
+    tokio::time::sleep_until(since + RELAY_AFTER).await;
+    if !peer.state.known().receiving {
+        shared.origin_is_down(&peer.name);
+    }
+    std::future::pending().await
 }
 
 /// Between half and all of the time, so that regions don't dial in step.
@@ -71,8 +85,10 @@ async fn session(shared: &Arc<Shared>, peer: &Arc<Peer>, backoff: &mut Duration)
     shared.refuse_cut(&peer.name, shared.gate.inward(&peer.name))?;
     Metrics::peer(&shared.metrics.reconnects, &peer.name, 1);
     let (acks, requests) = mpsc::unbounded_channel();
+    let inbox = inbox(shared, peer);
+    let open = ReplicateRequest { message: Some(replicate_request::Message::Open(inbox.open())) };
     // Nobody can have dropped the other end yet.
-    let _ = acks.send(open(shared, peer));
+    let _ = acks.send(open);
     let mut link = shared.link(peer.channel.clone());
     let dialled = tokio::time::timeout(OPEN_PATIENCE, async {
         let mut inbound = link
@@ -88,25 +104,28 @@ async fn session(shared: &Arc<Shared>, peer: &Arc<Peer>, backoff: &mut Duration)
         why: "it does not open the stream of entries".to_string(),
     })??;
     shared.refuse_cut(&peer.name, shared.gate.inward(&peer.name))?;
-    accept(shared, peer, opened)?;
+    let info = accept(shared, peer, opened)?;
     *backoff = BACKOFF_FIRST;
-    take_in(shared, peer, inbound, acks).await
+    shared.origin_is_up(&peer.name);
+    Intake::new(Arc::clone(shared), Arc::clone(peer), inbox, acks).run(&info, inbound).await
 }
 
-fn open(shared: &Shared, peer: &Peer) -> ReplicateRequest {
+fn inbox(shared: &Shared, peer: &Peer) -> Inbox {
     let known = peer.state.known();
-    let positions = known.proof_of_peer.iter();
-    let open = replicate_request::Open {
-        receiver: Some(shared.info()),
-        source_incarnation: known.incarnation.unwrap_or_default().0,
-        positions: positions.map(|(shard, at)| Position { shard: shard.0, sequence: at.0 }).collect(),
-        down: Vec::new(),
-    };
-    ReplicateRequest { message: Some(replicate_request::Message::Open(open)) }
+    Inbox::new(Setup {
+        info: shared.info(),
+        source: Arc::clone(&peer.name),
+        source_id: peer.id,
+        incarnation: known.incarnation,
+        positions: known.proof_of_peer.clone(),
+        exceptions: known.exceptions_here.clone(),
+        others: shared.others(&peer.name),
+        down: shared.down_origins(&peer.name),
+    })
 }
 
 /// Checks who answered (I31). Another life of its store starts from nothing: positions were those of the last one (E2).
-fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Result<(), Error> {
+fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Result<RegionInfo, Error> {
     let Some(replicate_response::Message::Opened(opened)) = opened.and_then(|response| response.message)
     else {
         return Err(Error::protocol(&peer.name, "it did not open the stream with its info"));
@@ -129,29 +148,13 @@ fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Re
             known.proof_of_peer.clear();
             known.incarnation = Some(incarnation);
         }
-        known.info = Some(info);
+        // Relays are told from the beginning on each stream.
+        known.relayed.clear();
+        known.info = Some(info.clone());
         known.receiving = true;
         known.last_error.clear();
     });
-    Ok(())
-}
-
-async fn take_in(
-    shared: &Arc<Shared>,
-    peer: &Arc<Peer>,
-    inbound: Streaming<ReplicateResponse>,
-    acks: mpsc::UnboundedSender<ReplicateRequest>,
-) -> Result<(), Error> {
-    let (incarnation, positions) = {
-        let known = peer.state.known();
-        (known.incarnation.unwrap_or_default(), known.proof_of_peer.clone())
-    };
-    let (proved, to_store) = watch::channel(positions.clone());
-    let intake = Intake::new(Arc::clone(shared), Arc::clone(peer), positions, acks, proved);
-    tokio::select! {
-        ended = intake.run(inbound) => ended,
-        never = store_positions(shared, peer.id, incarnation, to_store) => match never {},
-    }
+    Ok(info)
 }
 
 /// What a stream had proved when it ended, so that an orderly stop is followed by no resend.
@@ -169,36 +172,5 @@ async fn store_last_positions(shared: &Shared, peer: &Peer) {
     };
     if let Err(error) = shared.store.position_put(rows).await {
         tracing::warn!(peer = &*peer.name, %error, "positions could not be stored");
-    }
-}
-
-enum Never {}
-
-/// Stores positions behind the data they stand for, in the same database (E2).
-async fn store_positions(
-    shared: &Shared,
-    source: RegionId,
-    incarnation: Incarnation,
-    mut proved: watch::Receiver<Positions>,
-) -> Never {
-    let mut stored = proved.borrow_and_update().clone();
-    loop {
-        if proved.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        tokio::time::sleep(POSITION_DELAY).await;
-        let now = proved.borrow_and_update().clone();
-        let moved = now.iter().filter(|(shard, at)| stored.get(shard) != Some(at));
-        let rows = moved.map(|(shard, at)| PositionRow {
-            source: source.0,
-            incarnation,
-            shard: *shard,
-            sequence: *at,
-        });
-        match shared.store.position_put(rows.collect()).await {
-            Ok(()) => stored = now,
-            // What is not stored is sent again after a restart; the next round tries once more.
-            Err(error) => tracing::warn!(%error, "positions could not be stored"),
-        }
     }
 }

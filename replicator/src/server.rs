@@ -14,7 +14,7 @@ use antipode_proto::{
 };
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
@@ -27,9 +27,6 @@ use crate::{
     shared::{CALLER, MESSAGE_BYTES_MAX, Peer, Shared},
     source,
 };
-
-/// Messages to a peer that wait for the connection.
-const OUT_MESSAGES: usize = 32;
 
 /// The service.
 #[derive(Clone)]
@@ -92,9 +89,10 @@ impl Link for LinkService {
         }
         handshake::check(self.shared.here(), &self.shared.namespaces.regions(), info)
             .map_err(|mismatch| Status::from(Error::from(mismatch)))?;
-        let (out, outbound) = mpsc::channel(OUT_MESSAGES);
+        // What waits here for the connection is bounded by the credit that the peer gives.
+        let (out, outbound) = mpsc::unbounded_channel();
         tokio::spawn(source::serve(Arc::clone(&self.shared), peer, open, inbound, out));
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(outbound))))
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {

@@ -2,7 +2,7 @@
 //! through [`Shared::call`], which is where a cut link is felt.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -12,7 +12,7 @@ use antipode_core::ids::{FailoverVersion, NamespaceId, RegionId, Timestamp};
 use antipode_env::{Clock, Connector, Entropy};
 use antipode_history::{client::Client, namespaces::Namespaces};
 use antipode_persistence::{Store, rows::Identity};
-use antipode_proto::{antipode::link::v1::link_client::LinkClient, link::RegionInfo};
+use antipode_proto::{antipode::link::v1::link_client::LinkClient, link::{DownOrigin, RegionInfo}};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use tonic::{
 
 use crate::{
     error::Error, forward::ForwardTarget, gate::LinkGate, handshake, metrics::Metrics, node::Parts,
-    selection::KnownStates, status::PeerState,
+    selection::{KnownStates, Vector}, status::PeerState,
 };
 
 /// Metadata key under which a region says who it is: its initial version (R109).
@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) peers_changed: watch::Sender<u64>,
     pub(crate) forward_target: OnceLock<Arc<dyn ForwardTarget>>,
     pub(crate) stop: CancellationToken,
+    /// Regions from which nothing comes now: others relay for them (C7).
+    pub(crate) down: watch::Sender<BTreeSet<Arc<str>>>,
     received_states: Mutex<KnownStates>,
     versions_seen: Mutex<BTreeMap<NamespaceId, FailoverVersion>>,
 }
@@ -108,6 +110,7 @@ impl Shared {
             peers_changed: watch::Sender::new(0),
             forward_target: OnceLock::new(),
             stop: CancellationToken::new(),
+            down: watch::Sender::default(),
             received_states: Mutex::new(KnownStates::new(STATES_REMEMBERED)),
             versions_seen: Mutex::default(),
         }
@@ -142,6 +145,39 @@ impl Shared {
             cluster_id: self.identity.cluster_id.clone(),
             server_version: self.server_version.clone(),
         }
+    }
+
+    /// Nothing comes from this region: the others are asked to relay for it (C7).
+    pub(crate) fn origin_is_down(&self, region: &Arc<str>) {
+        let news = self.down.send_if_modified(|down| down.insert(Arc::clone(region)));
+        if news {
+            tracing::info!(origin = &**region, "nothing comes from a region; the others are asked to relay for it");
+        }
+    }
+
+    /// Its own stream works, or nobody waits for it any more.
+    pub(crate) fn origin_is_up(&self, region: &str) {
+        if self.down.borrow().contains(region) {
+            self.down.send_if_modified(|down| down.remove(region));
+        }
+    }
+
+    /// Who is down and how far we have its log, as another source is told.
+    pub(crate) fn down_origins(&self, source: &str) -> Vec<DownOrigin> {
+        let down = self.down.borrow().clone();
+        let peers = self.peers.load();
+        let origins = down.iter().filter(|name| &***name != source).filter_map(|name| peers.get(name));
+        let vectors = origins.map(|peer| {
+            let known = peer.state.known();
+            Vector::to_wire(peer.id, known.incarnation, &known.proof_of_peer)
+        });
+        vectors.collect()
+    }
+
+    /// Enabled peers other than this one.
+    pub(crate) fn others(&self, source: &str) -> Vec<Arc<str>> {
+        let peers = self.enabled_peers().into_iter().map(|peer| Arc::clone(&peer.name));
+        peers.filter(|name| &**name != source).collect()
     }
 
     /// States received from other regions.

@@ -2,28 +2,19 @@
 //! Soft state: the receiver's stored positions are the truth (E2), and each new stream begins by naming them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use antipode_core::ids::{Incarnation, NamespaceId, RunId, RunKey, Sequence, ShardId};
-use antipode_proto::link::{self, RegionInfo};
+use antipode_core::ids::{Incarnation, NamespaceId, RegionId, RunKey, Sequence, ShardId};
+use antipode_proto::link::RegionInfo;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cursor::Announcement, proof::Exceptions};
+use crate::{inbox::Positions, outbox::Withheld, proof::Exceptions};
 
 /// Quarantined runs of one source before its watermark stops (E1).
 pub(crate) const EXCEPTIONS_MAX: usize = 10_000;
-
-/// An entry of a held run, with the range it was announced in.
-#[derive(Clone, Debug)]
-pub(crate) struct Withheld {
-    pub(crate) shard: ShardId,
-    pub(crate) range: Announcement,
-    pub(crate) run: RunKey,
-    pub(crate) entry: link::Entry,
-}
 
 /// Everything known of one peer.
 #[derive(Debug)]
@@ -40,12 +31,14 @@ pub(crate) struct Known {
     pub(crate) incarnation: Option<Incarnation>,
     /// Its shards, as far as we have proved them.
     pub(crate) proof_of_peer: BTreeMap<ShardId, Sequence>,
+    /// What it relayed on its open stream for origins that are down, as far as we have proved it, by its shard (C7).
+    pub(crate) relayed: BTreeMap<RegionId, Positions>,
     /// Runs of ours that it could not apply.
     pub(crate) exceptions_there: BTreeMap<RunKey, String>,
     /// Its runs that we could not apply.
     pub(crate) exceptions_here: Exceptions,
     /// Entries of held runs, by run.
-    pub(crate) withheld: BTreeMap<RunId, VecDeque<Withheld>>,
+    pub(crate) withheld: Withheld,
     /// Why the last stream ended, or did not open.
     pub(crate) last_error: String,
 }
@@ -70,9 +63,10 @@ impl PeerState {
             proof_by_peer: BTreeMap::new(),
             incarnation: None,
             proof_of_peer: BTreeMap::new(),
+            relayed: BTreeMap::new(),
             exceptions_there: BTreeMap::new(),
             exceptions_here: Exceptions::new(EXCEPTIONS_MAX),
-            withheld: BTreeMap::new(),
+            withheld: Withheld::new(),
             last_error: String::new(),
         };
         Self {
@@ -91,8 +85,13 @@ impl PeerState {
     /// To change: whoever waits looks again.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
         let result = change(&mut self.known());
-        self.changed.send_modify(|count| *count += 1);
+        self.touch();
         result
+    }
+
+    /// Whoever waits looks again.
+    pub(crate) fn touch(&self) {
+        self.changed.send_modify(|count| *count += 1);
     }
 
     /// Somebody waits for the peer to prove these positions of our shards: they are announced without delay.
@@ -144,9 +143,13 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use antipode_core::ids::WorkflowId;
+    use std::collections::VecDeque;
+
+    use antipode_core::ids::{RunId, WorkflowId};
+    use antipode_proto::link;
 
     use super::*;
+    use crate::{cursor::Announcement, inbox::Feed, outbox::WithheldEntry};
 
     #[test]
     fn a_barrier_is_proved_by_every_shard_or_not_at_all() {
@@ -172,7 +175,8 @@ mod tests {
             known.exceptions_there.insert(key(1, 1), "broken".to_string());
             known.exceptions_there.insert(key(2, 2), "broken".to_string());
             let range = Announcement { after: Sequence(0), through: Sequence(1) };
-            let held = Withheld { shard: ShardId(1), range, run: key(1, 3), entry: link::Entry::default() };
+            let feed = Feed::own(ShardId(1));
+            let held = WithheldEntry { feed, range, run: key(1, 3), entry: link::Entry::default() };
             known.withheld.insert(key(1, 3).run, VecDeque::from([held]));
         });
         let exceptions = state.known().exceptions_of(key(1, 0).namespace);
