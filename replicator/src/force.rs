@@ -1,15 +1,15 @@
 //! The forced flip, run by its target (F3, C7): ask every reachable region for its record, its greatest version and its
-//! positions; take in what they have, for a bounded time; then mint a version above everything seen, make it durable, and
+//! positions; take in what they have, also of regions that do not answer, for a bounded time; then mint a version above everything seen, make it durable, and
 //! tell everybody who listens. It never keeps a version and never waits for the region it takes the namespace from.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::Arc,
     time::Duration,
 };
 
 use antipode_core::{
-    ids::{FailoverVersion, NamespaceId, Sequence, ShardId},
+    ids::{FailoverVersion, NamespaceId, RegionId, Sequence, ShardId},
     namespace::Forced,
 };
 use antipode_proto::{admin::FailoverReply, link::NamespaceViewResponse};
@@ -20,7 +20,10 @@ use crate::{
     error::Error,
     failover::{Failover, Operation},
     handover::Release,
+    handshake,
+    inbox::Positions,
     shared::Peer,
+    status::Known,
 };
 
 /// How long all regions together may take to tell what they know, and again to be caught up with.
@@ -44,6 +47,12 @@ impl Failover {
             return Err(Error::Aborted("another failover of this namespace is under way".to_string()));
         };
         let gathered = self.gather(id, &mut operation).await?;
+        for peer in self.shared.enabled_peers() {
+            // What the others have of a region that does not answer is asked for now, not after the usual wait.
+            if gathered.not_asked.contains(&*peer.name) {
+                self.shared.origin_is_down(&peer.name);
+            }
+        }
         let caught_up = self.catch_up(&gathered, &mut operation).await;
         let before = self.find(id)?;
         let from = before.record.active().to_string();
@@ -119,33 +128,40 @@ impl Failover {
         Ok(gathered)
     }
 
-    /// Takes in what the regions that answered have committed (C7), for a bounded time. Whom we caught up with.
+    /// Takes in what the regions that answered have committed, their own and what they relay (C7), for a bounded time. Whom
+    /// we caught up with.
     async fn catch_up(&self, gathered: &Gathered, operation: &mut Operation) -> BTreeSet<String> {
         let until = Instant::now() + GATHER_PATIENCE;
-        let waits = gathered.answered.iter().map(|(peer, view)| async move {
-            let tips: BTreeMap<ShardId, Sequence> =
-                view.committed.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
-            let mut changes = peer.state.changes();
-            let reached = async {
-                loop {
-                    changes.borrow_and_update();
-                    if has_all(&peer.state.known().proof_of_peer, &tips) {
-                        return;
+        let not_asked = |peer: &Arc<Peer>| gathered.not_asked.contains(&*peer.name).then_some(peer.id);
+        let silent: BTreeSet<RegionId> = self.shared.enabled_peers().iter().filter_map(not_asked).collect();
+        let waits = gathered.answered.iter().map(|(peer, view)| {
+            let silent = &silent;
+            async move {
+                let tips: Positions =
+                    view.committed.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
+                let mut changes = peer.state.changes();
+                let reached = async {
+                    loop {
+                        changes.borrow_and_update();
+                        if has_all(&peer.state.known(), &tips, silent) {
+                            return;
+                        }
+                        if changes.changed().await.is_err() {
+                            std::future::pending::<()>().await;
+                        }
                     }
-                    if changes.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            };
-            (peer.name.to_string(), tokio::time::timeout_at(until, reached).await.is_ok())
+                };
+                (peer.name.to_string(), tokio::time::timeout_at(until, reached).await.is_ok())
+            }
         });
         let mut caught_up = BTreeSet::new();
         for (peer, reached) in join_all(waits).await {
+            let also = if silent.is_empty() { "" } else { " and what it has of those that do not answer" };
             if reached {
-                operation.step(format!("caught up with {peer}"));
+                operation.step(format!("caught up with {peer}{also}"));
                 caught_up.insert(peer);
             } else {
-                operation.step(format!("did not catch up with {peer} in time"));
+                operation.step(format!("did not catch up with {peer}{also} in time"));
             }
         }
         caught_up
@@ -172,6 +188,14 @@ impl Failover {
     }
 }
 
-fn has_all(proof: &BTreeMap<ShardId, Sequence>, tips: &BTreeMap<ShardId, Sequence>) -> bool {
-    tips.iter().all(|(shard, tip)| proof.get(shard).copied().unwrap_or_default() >= *tip)
+/// Whether all is proved that a region had committed: what it wrote, and, if it can relay, what it has of these origins.
+fn has_all(known: &Known, tips: &Positions, origins: &BTreeSet<RegionId>) -> bool {
+    let reaches = |proof: Option<&Positions>| {
+        tips.iter().all(|(shard, tip)| {
+            proof.and_then(|proof| proof.get(shard)).copied().unwrap_or_default() >= *tip
+        })
+    };
+    let relays = known.info.as_ref().is_some_and(|info| info.features & handshake::RELAYS != 0);
+    reaches(Some(&known.proof_of_peer))
+        && (!relays || origins.iter().all(|origin| reaches(known.relayed.get(origin))))
 }

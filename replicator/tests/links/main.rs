@@ -12,7 +12,7 @@ mod shard;
 
 use std::time::Duration;
 
-use antipode_core::ids::{FailoverVersion, RunId};
+use antipode_core::ids::{FailoverVersion, NamespaceId, RunId, RunKey};
 use antipode_persistence::store::RegionStore;
 use antipode_proto::{admin::FailoverRequest, link::ForwardRequest};
 use region::{Region, eventually, places, run, start, within};
@@ -384,6 +384,45 @@ async fn force_from_elsewhere_is_executed_by_the_target_above_all_it_can_see() {
         within("force", north.replicator.failover(failover("orders", "west", true, 10_000))).await.unwrap();
     assert_eq!((reply.version_before, reply.version), (11, 12));
     assert_eq!(reply.not_asked, ["east"]);
+}
+
+/// East and west are cut from each other; what east writes reaches north only, and then east stops.
+async fn lost_east() -> (Vec<Region>, NamespaceId, RunKey) {
+    let mut regions = start(&[("east", 2), ("west", 1), ("north", 3)]).await;
+    let orders = regions[0].namespace("orders", &["east", "west", "north"]).await;
+    let key = run(orders.id(), "w", 1);
+    regions[0].shards.append(&key, 1).await.unwrap();
+    regions[1].holds_what(&regions[0], &key).await;
+    regions[2].holds_what(&regions[0], &key).await;
+    for (from, to) in [("east", "west"), ("west", "east")] {
+        regions[1].replicator.gate().cut(from, to);
+    }
+    regions[0].shards.append(&key, 3).await.unwrap();
+    regions[0].shards.heartbeat(&key, 5).await.unwrap();
+    regions[2].holds_what(&regions[0], &key).await;
+    regions.remove(0).stop().await;
+    (regions, orders.id(), key)
+}
+
+#[tokio::test]
+async fn survivor_relay() {
+    // C7: west hears nothing from east for a while, says so to north, and gets from it what it lacks.
+    let (regions, _, key) = lost_east().await;
+    regions[0].holds_what(&regions[1], &key).await;
+}
+
+#[tokio::test]
+async fn force_takes_in_what_a_survivor_has_of_the_lost_region() {
+    // C7: nothing that any reachable region has is behind the new version.
+    let (regions, id, key) = lost_east().await;
+    let (west, north) = (&regions[0], &regions[1]);
+    let reply =
+        within("force", west.replicator.failover(failover("orders", "west", true, 10_000))).await.unwrap();
+    assert_eq!(west.shards.run(&key), north.shards.run(&key));
+    assert_eq!(reply.not_asked, ["east"]);
+    let caught_up = "caught up with north and what it has of those that do not answer";
+    assert!(reply.steps.iter().any(|step| step == caught_up), "{:?}", reply.steps);
+    assert_eq!(west.namespaces.by_id(id).unwrap().version(), FailoverVersion(2));
 }
 
 #[tokio::test]
