@@ -127,15 +127,22 @@ class Chart {
     return this.x(this.axis.at(at));
   }
 
-  dotX(at, index) {
-    return this.timeX(at) + (this.axis.dotUnits ? index * this.scale : index * 7);
+  /** Looks up where an item stands on the axis, once for each axis. A message leaves behind the last dot of its moment. */
+  place(entry) {
+    if (entry.axis === this.axis) return;
+    entry.axis = this.axis;
+    entry.unit = this.axis.at(entry.at);
+    entry.beside = 0;
+    if (entry.type === "line") entry.beside = entry.dot || 0;
+    if (entry.type === "message") {
+      entry.beside = Math.max(0, this.axis.dots(entry.at, entry.region) - 1);
+      entry.unitArrived = this.axis.at(entry.source.arrived);
+    }
   }
 
-  /** Where an item stands; a message is where it leaves, which is behind the last dot of its moment. */
   entryX(entry) {
-    if (entry.type === "line") return this.dotX(entry.at, entry.dot || 0);
-    if (entry.type === "message") return this.dotX(entry.at, Math.max(0, this.axis.dots(entry.at, entry.region) - 1));
-    return this.timeX(entry.at);
+    this.place(entry);
+    return this.x(entry.unit) + entry.beside * (this.axis.dotUnits ? this.scale : 7);
   }
 
   // ---- Rows ----------------------------------------------------------------------------------------------------------
@@ -161,7 +168,7 @@ class Chart {
 
   draw() {
     if (!this.axis || !this.width) return;
-    const { context, palette } = this;
+    const { context } = this;
     this.rows = this.layout();
     this.hits = { dots: [], arrows: [], areas: [] };
     context.clearRect(0, 0, this.width, this.height);
@@ -170,19 +177,19 @@ class Chart {
     context.beginPath();
     context.rect(GUTTER, 0, this.width - GUTTER, this.rows.bottom);
     context.clip();
+    if (this.axis.mode === "events") this.drawGaps();
     this.drawGround();
     this.drawTicks();
     this.drawBands();
-    this.drawBeliefs();
     this.drawFindings();
     this.drawCursor();
     this.drawMessages();
+    this.drawBeliefs();
     this.drawDots();
     this.drawHighlights();
     context.restore();
     this.drawGutter();
     this.drawOverview();
-    void palette;
   }
 
   font(size, weight = 400, family = this.palette.sans) {
@@ -203,15 +210,30 @@ class Chart {
     context.fillRect(GUTTER, AXIS - 1, this.width, 1);
   }
 
+  /** Where time was left out. */
+  drawGaps() {
+    const { context, palette } = this;
+    context.fillStyle = palette.sunk;
+    for (const gap of this.axis.gaps) {
+      const [from, to] = [this.x(gap.from), this.x(gap.to)];
+      if (to < GUTTER || from > this.width) continue;
+      context.fillRect(from, AXIS, Math.max(1, to - from), this.rows.bottom - AXIS);
+      this.hits.areas.push({ x0: from, x1: to, y0: 0, y1: this.rows.bottom, at: this.axis.time(gap.to), text: `${span(gap.pause)} in which nothing of this happened` });
+    }
+  }
+
   drawTicks() {
     const { context, palette, axis } = this;
     this.font(11);
     context.textAlign = "left";
+    const cursor = this.selected ? this.cursorBox() : { left: -1, right: -1 };
+    this.font(11);
     const tick = (x, label, strong) => {
       context.fillStyle = palette.rule;
       context.globalAlpha = strong ? 1 : 0.6;
       context.fillRect(Math.round(x), AXIS - 6, 1, strong ? this.height : 6);
       context.globalAlpha = 1;
+      if (x + 4 < cursor.right && x + 10 + context.measureText(label).width > cursor.left) return;
       context.fillStyle = palette.soft;
       context.fillText(label, x + 4, AXIS / 2 + 1);
     };
@@ -222,16 +244,14 @@ class Chart {
       for (let n = first; n <= last && n * step <= this.model.end; n++) tick(this.timeX(n * step), span(n * step), true);
       return;
     }
-    // By event: gaps first, then as many moments as fit.
+    // By event: the length of pauses first, then as many moments as fit.
     const taken = [];
     for (const gap of axis.gaps) {
       const [from, to] = [this.x(gap.from), this.x(gap.to)];
       if (to < GUTTER || from > this.width) continue;
-      context.fillStyle = palette.sunk;
-      context.fillRect(from, AXIS, Math.max(1, to - from), this.rows.bottom - AXIS);
       const label = `+${span(gap.pause)}`;
       const width = context.measureText(label).width;
-      if (to - from > width + 8) {
+      if (to - from > width + 4 && (to < cursor.left || from > cursor.right)) {
         context.fillStyle = palette.faint;
         context.fillText(label, (from + to - width) / 2, AXIS / 2 + 1);
         taken.push([from, to]);
@@ -326,7 +346,7 @@ class Chart {
         context.textAlign = "left";
         const left = Math.max(x0, GUTTER) + 6;
         const long = `@${belief.version} ${belief.active}${belief.phase === "active" ? "" : " " + belief.phase}${belief.writable ? " · writes" : ""}`;
-        const label = [long, `@${belief.version}`].find((text) => context.measureText(text).width < x1 - left - 4);
+        const label = [long, `@${belief.version} ${belief.active}`, `@${belief.version}`].find((text) => context.measureText(text).width < x1 - left - 4);
         if (label) {
           context.fillStyle = belief.writable ? palette.ink : palette.soft;
           context.fillText(label, left, row.strip + 8);
@@ -373,7 +393,7 @@ class Chart {
     const [y0, y1] = [this.lifeY(message.from), this.lifeY(message.to)];
     const off = Math.sign(y1 - y0) * 5;
     const from = { x: this.entryX(entry), y: y0 + off };
-    const to = { x: this.timeX(message.arrived), y: y1 - off };
+    const to = { x: this.x(entry.unitArrived), y: y1 - off };
     if (y0 === y1) {
       from.y = y0 - 5;
       to.y = y1 - 14;
@@ -390,7 +410,7 @@ class Chart {
       shown.push({ entry, from, to });
     }
     const many = shown.length;
-    const alpha = clamp(90 / Math.max(many, 1), 0.28, 0.85);
+    const alpha = many < 330 ? clamp(90 / Math.max(many, 1), 0.28, 0.85) : Math.max(0.07, 92 / many);
     const related = this.related();
     for (const { entry, from, to } of shown) {
       const message = entry.source;
@@ -398,12 +418,12 @@ class Chart {
       // With something selected, what it sent and what brought it stand out.
       context.globalAlpha = related.has(entry) ? 1 : alpha * (quiet ? 0.5 : 1);
       const width = related.has(entry) ? 1.9 : quiet || many > 300 ? 1 : 1.3;
-      const end = drawArrow(context, message, from, to, palette.lane(message.from), palette, width, many < 700);
+      const end = drawArrow(context, message, from, to, palette.lane(message.from), palette, width, many < 260);
       this.hits.arrows.push({ x0: from.x, y0: from.y, x1: end.x, y1: end.y, entry });
     }
     context.globalAlpha = 1;
-    this.sparse = many <= 9;
-    if (this.sparse) for (const { entry, from, to } of shown) if (entry !== this.selected) this.arrowLabel(entry, from, to, false);
+    // Where there are few, there is room to say what each is.
+    this.labelled = many <= 9 ? shown : [];
   }
 
   /** Messages that arrived or left where and when the selected line happened, or the selected message itself. */
@@ -460,6 +480,7 @@ class Chart {
 
   drawHighlights() {
     const { context, palette } = this;
+    for (const { entry, from, to } of this.labelled) if (entry !== this.selected) this.arrowLabel(entry, from, to, false);
     for (const [entry, colour] of [[this.hovered, palette.soft], [this.selected, palette.accent]]) {
       if (!entry) continue;
       if (entry.type === "message") {
@@ -483,12 +504,17 @@ class Chart {
     if (this.selected) this.cursorLabel();
   }
 
+  cursorBox() {
+    const label = span(this.selected.at);
+    this.font(11, 600);
+    const width = this.context.measureText(label).width + 12;
+    const left = clamp(this.entryX(this.selected) - width / 2, GUTTER, this.width - width);
+    return { label, left, width, right: left + width };
+  }
+
   cursorLabel() {
     const { context, palette } = this;
-    const x = this.entryX(this.selected), label = span(this.selected.at);
-    this.font(11, 600);
-    const width = context.measureText(label).width + 12;
-    const left = clamp(x - width / 2, GUTTER, this.width - width);
+    const { label, left, width } = this.cursorBox();
     context.fillStyle = palette.accent;
     context.beginPath();
     context.roundRect(left, 3, width, AXIS - 6, 4);
@@ -552,13 +578,15 @@ class Chart {
     this.font(11);
     context.fillStyle = palette.soft;
     context.fillText("whole run", 14, top + height / 2);
+    // A line a lane: full where it is down, faint where something from it is cut.
+    const pitch = Math.min(5, (height - 8) / Math.max(1, this.model.lanes.length));
     for (const band of this.model.bands) {
       const x0 = this.overviewX(axis.at(band.since)), x1 = band.until === null ? GUTTER + this.plot : this.overviewX(axis.at(band.until));
       context.fillStyle = palette.red;
-      context.globalAlpha = band.kind === "crash" ? 0.28 : 0.14;
-      context.fillRect(x0, top + 5, Math.max(1.5, x1 - x0), height - 10);
+      context.globalAlpha = band.kind === "crash" ? 0.75 : 0.3;
+      context.fillRect(x0, top + 4 + pitch * (band.kind === "crash" ? band.region : band.from), Math.max(1.5, x1 - x0), Math.max(1, pitch - 1));
     }
-    context.globalAlpha = 0.55;
+    context.globalAlpha = 0.45;
     context.fillStyle = palette.soft;
     for (const [pixel, weight] of this.densities().entries()) {
       if (weight > 0) context.fillRect(GUTTER + pixel, top + height - 5 - weight, 1, weight);

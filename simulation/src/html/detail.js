@@ -10,7 +10,6 @@ class Detail {
   }
 
   show(entry) {
-    if (entry !== this.entry) this.panel.scrollTop = 0;
     this.entry = entry;
     this.draw();
   }
@@ -29,13 +28,16 @@ class Detail {
     if (entry.type === "message") parts.push(this.message(entry));
     if (entry.source.detail) parts.push(this.verdict(entry.source.detail));
     parts.push(this.neighbours(entry), this.branches(entry), this.state(entry));
-    const { scrollTop } = this.panel;
+    // Who has scrolled down to the branches wants to see them change while stepping: what they look at stays where it is.
+    const anchor = this.panel.scrollTop > 0 ? [...this.panel.children].find((part) => part.offsetTop + part.offsetHeight > this.panel.scrollTop + 40) : null;
+    const title = anchor && anchor.dataset.title, shift = anchor && anchor.offsetTop - this.panel.scrollTop;
     this.panel.replaceChildren(...parts.filter(Boolean));
-    this.panel.scrollTop = scrollTop;
+    const same = title && [...this.panel.children].find((part) => part.dataset.title === title);
+    this.panel.scrollTop = same ? same.offsetTop - shift : 0;
   }
 
   section(title, ...children) {
-    return el("section", {}, el("h2", {}, title), ...children);
+    return el("section", { "data-title": title }, el("h2", {}, title), ...children);
   }
 
   head(entry) {
@@ -166,7 +168,7 @@ class Detail {
     if (!shown) select.append(el("option", { value: "" }, "choose a run …"));
     for (const [index, { workflow, run }] of choices.entries()) {
       const current = shown && shown.workflow.id === workflow.id && shown.run.name === run.name;
-      select.append(el("option", { value: index, selected: current }, `${workflow.id} / ${run.name}${workflow.forked ? "  ⑂" : ""}`));
+      select.append(el("option", { value: index, selected: current }, `${workflow.id} / ${run.name}${workflow.forked ? " · branches" : ""}`));
     }
     const section = this.section("Branches", el("p", { class: "choice" }, select, el("span", { class: "soft" }, `after step ${grouped(entry.step)}`)));
     if (!shown) return section;

@@ -151,16 +151,27 @@ function drawArrow(context, message, from, to, colour, palette, width, heads) {
   return end;
 }
 
-/** A small canvas with one drawing, for the list and the legend. */
+/** A small picture of one drawing, for the list and the legend. */
 function glyph(width, height, draw) {
-  const canvas = el("canvas", { class: "glyph", "aria-hidden": "true" });
+  return el("img", { class: "glyph", alt: "", width, height, src: picture(width, height, draw) });
+}
+
+function picture(width, height, draw) {
+  const canvas = document.createElement("canvas");
   const ratio = window.devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
-  canvas.style.width = width + "px";
-  canvas.style.height = height + "px";
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
   draw(context);
-  return canvas;
+  return canvas.toDataURL();
+}
+
+const dotPictures = new Map();
+
+/** A dot as a picture. Every row of the list has one, and there are only a few dozen. */
+function dotGlyph(tone, colour, ground, size = 16) {
+  const key = `${tone} ${colour} ${ground} ${size}`;
+  if (!dotPictures.has(key)) dotPictures.set(key, picture(size, size, (context) => drawDot(context, tone, size / 2, size / 2, size / 4, colour, ground)));
+  return el("img", { class: "glyph", alt: "", width: size, height: size, src: dotPictures.get(key) });
 }

@@ -7,6 +7,8 @@ class List {
     Object.assign(this, { scroller, rows, model, palette, select });
     this.items = [];
     this.selected = null;
+    // Rows that exist, by position. Most stay when the list moves on by one.
+    this.shown = new Map();
     scroller.addEventListener("scroll", () => this.draw());
     rows.addEventListener("click", (event) => {
       const row = event.target.closest("[data-index]");
@@ -16,6 +18,7 @@ class List {
 
   show(items) {
     this.items = items;
+    this.shown.clear();
     // A pause that is long for this run is marked where it ends.
     const pauses = items.slice(1).map((entry, index) => entry.at - items[index].at).filter((pause) => pause > 0).sort((a, b) => a - b);
     this.long = Math.max((pauses[Math.floor(pauses.length / 2)] || 0) * 20, 200 * MILLI);
@@ -41,20 +44,27 @@ class List {
     const { scrollTop, clientHeight } = this.scroller;
     const first = Math.max(0, Math.floor(scrollTop / ROW) - 4);
     const last = Math.min(this.items.length, Math.ceil((scrollTop + clientHeight) / ROW) + 4);
-    const rows = [];
-    for (let index = first; index < last; index++) rows.push(this.row(index));
-    if (this.items.length === 0) rows.push(el("p", { class: "nothing" }, this.model.items.length === 0 ? "Nothing was recorded." : "Nothing passes the filter."));
-    this.rows.replaceChildren(...rows);
+    const shown = new Map();
+    for (let index = first; index < last; index++) shown.set(index, this.shown.get(index) || this.row(index));
+    for (const [index, row] of this.shown) if (!shown.has(index)) row.remove();
+    for (const [index, row] of shown) {
+      const entry = this.items[index], selected = entry === this.selected;
+      row.classList.toggle("selected", selected);
+      row.classList.toggle("together", Boolean(this.selected) && entry.at === this.selected.at);
+      row.setAttribute("aria-selected", String(selected));
+      if (!this.shown.has(index)) this.rows.append(row);
+    }
+    if (this.shown.size === 0) this.rows.replaceChildren(...shown.values());
+    this.shown = shown;
+    if (this.items.length === 0) this.rows.append(el("p", { class: "nothing" }, this.model.items.length === 0 ? "Nothing was recorded." : "Nothing passes the filter."));
     this.scroller.setAttribute("aria-activedescendant", this.selected ? `row-${this.selected.index}` : "");
   }
 
   row(index) {
     const entry = this.items[index], before = this.items[index - 1];
-    const selected = entry === this.selected;
-    const together = this.selected && entry.at === this.selected.at;
     const repeated = before && before.at === entry.at && before.step === entry.step;
     const pause = before && entry.at - before.at > this.long ? entry.at - before.at : 0;
-    const classes = ["row", selected && "selected", together && "together", entry.kind === "finding" && "bad", pause && "late", entry.type === "message" && "wire", entry.lost && "lost"];
+    const classes = ["row", entry.kind === "finding" && "bad", pause && "late", entry.type === "message" && "wire", entry.lost && "lost"];
     return el(
       "div",
       {
@@ -62,8 +72,9 @@ class List {
         style: `top:${index * ROW}px`,
         id: `row-${entry.index}`,
         role: "option",
-        "aria-selected": selected ? "true" : "false",
         "data-index": entry.index,
+        "aria-posinset": index + 1,
+        "aria-setsize": this.items.length,
         title: pause ? `${span(pause)} after the one before` : null,
       },
       el("span", { class: "time" + (repeated ? " repeated" : "") }, span(entry.at)),
@@ -78,8 +89,7 @@ class List {
 
 function kindCell(palette, entry) {
   const colour = toneColour(palette, entry.tone, entry.region);
-  const mark = glyph(16, 16, (context) => drawDot(context, entry.tone, 8, 8, 4, colour, palette.panel));
-  return el("span", { class: "kind" }, mark, entry.kind);
+  return el("span", { class: "kind" }, dotGlyph(entry.tone, colour, palette.panel), entry.kind);
 }
 
 /** What stands at the end of a row: how a message ended, or the workflow. */

@@ -10,8 +10,8 @@
   const palette = readPalette();
   const state = { filter: { workflow: null, run: null, text: "", hidden: new Set() }, items: [], selected: null, mode: "events" };
 
-  const chart = new Chart(byId("canvas"), byId("tip"), model, palette, { select, seek, redraw });
-  const list = new List(byId("list"), byId("rows"), model, palette, select);
+  const chart = new Chart(byId("canvas"), byId("tip"), model, palette, { select: (entry) => select(entry, "chart"), seek, redraw });
+  const list = new List(byId("list"), byId("rows"), model, palette, (entry) => select(entry, "list"));
   const detail = new Detail(byId("detail"), model, palette, {
     select,
     workflow: () => state.filter.workflow,
@@ -30,18 +30,18 @@
   if (hash.workflow && model.workflows.has(hash.workflow)) [state.filter.workflow, state.filter.run] = [hash.workflow, hash.run || null];
   state.selected = model.items[Number(hash.event)] || (model.findings[0] && model.findings[0].item) || model.items[0] || null;
   refilter();
-  chart.comfortable();
-  select(state.selected);
+  keepPlace();
 
   // ---- What the reader does ------------------------------------------------------------------------------------------
 
-  function select(entry) {
+  /** What was clicked is in view where it was clicked, and must not move under the pointer. */
+  function select(entry, clicked = null) {
     if (!entry) return redraw();
     state.selected = entry;
     chart.select(entry);
     list.selected = entry;
-    chart.reveal(entry);
-    list.reveal(entry);
+    if (clicked !== "chart") chart.reveal(entry);
+    if (clicked !== "list") list.reveal(entry);
     list.draw();
     detail.show(entry);
     position();
@@ -53,8 +53,7 @@
   function seek(at) {
     const index = firstIndex(state.items, (entry) => entry.at >= at);
     const [before, after] = [state.items[index - 1], state.items[index]];
-    if (before && (!after || at - before.at < after.at - at)) select(before);
-    else select(after);
+    select(before && (!after || at - before.at < after.at - at) ? before : after, "chart");
   }
 
   function step(by) {
@@ -98,7 +97,7 @@
   /** After the axis changed: the same zoom habits, the selected item in view. If it is filtered away, the nearest is selected. */
   function keepPlace() {
     chart.comfortable();
-    if (state.items.length > 0 && state.items[list.position(state.selected)] !== state.selected) step(0);
+    if (state.selected && state.items.length > 0 && state.items[list.position(state.selected)] !== state.selected) step(0);
     else select(state.selected);
   }
 
@@ -215,13 +214,17 @@
 
   function filters() {
     const select = byId("workflow");
-    select.append(el("option", { value: "" }, model.workflows.size === 0 ? "no workflows" : `all ${count(model.workflows.size, "workflow")}`));
+    select.append(el("option", { value: "" }, model.workflows.size === 0 ? "no workflows" : `all workflows (${model.workflows.size})`));
     for (const workflow of model.workflows.values()) {
-      select.append(el("option", { value: JSON.stringify([workflow.id, null]) }, `${workflow.id} (${workflow.items})${workflow.forked ? "  ⑂" : ""}`));
+      select.append(el("option", { value: JSON.stringify([workflow.id, null]) }, `${workflow.id} (${workflow.items})${workflow.forked ? " · branches" : ""}`));
       if (workflow.runs.size < 2) continue;
       for (const run of workflow.runs.values()) select.append(el("option", { value: JSON.stringify([workflow.id, run.name]) }, `\u2003${workflow.id} / ${run.name}`));
     }
-    select.onchange = () => narrow(...(select.value === "" ? [null, null] : JSON.parse(select.value)));
+    select.onchange = () => {
+      narrow(...(select.value === "" ? [null, null] : JSON.parse(select.value)));
+      // The arrow keys step again.
+      select.blur();
+    };
     const search = byId("search");
     search.oninput = () => {
       state.filter.text = search.value;
@@ -233,9 +236,9 @@
     // Messages have kinds of their own: where there are several, each has a chip.
     const sorts = new Map();
     for (const message of model.messages) sorts.set(message.kind, (sorts.get(message.kind) || 0) + 1);
-    const chip = (kind, label, number, tone) => el("button", { type: "button", class: "chip", "aria-pressed": "true", "data-kind": kind, title: "Click hides or shows, double click shows it alone", onclick: () => toggle(kind), ondblclick: () => alone(kind) }, tone && glyph(14, 14, (context) => drawDot(context, tone, 7, 7, 3.6, toneColour(palette, tone, null), palette.panel)), label, el("small", {}, grouped(number)));
+    const chip = (kind, label, number, tone) => el("button", { type: "button", class: "chip", "aria-pressed": "true", "data-kind": kind, title: "Click hides or shows, double click shows it alone", onclick: () => toggle(kind), ondblclick: () => alone(kind) }, tone && dotGlyph(tone, toneColour(palette, tone, null), palette.panel, 15), label, el("small", {}, grouped(number)));
     const chips = [...KINDS, ...[...counts.keys()].filter((kind) => !KINDS.includes(kind))].filter((kind) => counts.has(kind)).map((kind) => chip(kind, kind, counts.get(kind), kind));
-    if (sorts.size > 1) chips.push(...[...sorts].sort().map(([kind, number]) => chip("message:" + kind, kind, number, null)));
+    if (sorts.size > 1) chips.push(...[...sorts].sort().map(([kind, number]) => chip("message:" + kind, "→ " + kind, number, null)));
     byId("kinds").replaceChildren(...chips);
   }
 

@@ -23,7 +23,7 @@ function bar(model, palette, spans, scale, y, height, options = {}) {
 
 /** Several histories below each other to one scale, with a mark behind the event that they share. */
 function historyBars(model, palette, rows, ancestor, width) {
-  const label = 66, parsed = rows.map((row) => ({ ...row, spans: parseItems(row.items) }));
+  const label = 74, parsed = rows.map((row) => ({ ...row, spans: parseItems(row.items) }));
   const most = Math.max(1, ...parsed.flatMap((row) => row.spans.map((part) => part.last)));
   const scale = eventScale(width - label - 4, most);
   const height = parsed.length * 24 + 4;
@@ -58,7 +58,11 @@ function treeSection(model, palette, run, entry, chosen, width, choose) {
     if (group) group.regions.push({ region, ...found });
     else groups.push({ key, regions: [{ region, ...found }] });
   }
-  const parts = groups.map((group) => treeGroup(model, palette, group, entry, chosen, width, choose, groups));
+  const regions = groups.reduce((sum, group) => sum + group.regions.length, 0);
+  const parts = [];
+  if (groups.length > 1) parts.push(el("p", { class: "soft" }, `The regions differ: there are ${groups.length} views of this run.`));
+  else if (regions > 1) parts.push(el("p", { class: "good" }, without.length === 0 ? "All regions agree." : "The regions that have it agree."));
+  parts.push(...groups.map((group) => treeGroup(model, palette, group, entry, chosen, width, choose, groups)));
   if (groups.length === 0) parts.push(el("p", { class: "soft" }, "No region has this run yet."));
   else if (without.length > 0) parts.push(el("p", { class: "soft" }, `${without.join(", ")}: nothing stored yet.`));
   return parts;
@@ -111,7 +115,7 @@ function branchDrawing(model, palette, view, selected, width, choose) {
         }
       },
     });
-    const x0 = scale.x(after + 1), end = scale.x(most + 1);
+    const x0 = scale.x(after + 1);
     group.append(svg("rect", { x: 0, y: index * pitch + 1, width, height: pitch - 1, class: "branch-ground", rx: 5 }));
     if (fork) {
       // From the end of the shared event on the current branch down to this one.
@@ -126,7 +130,6 @@ function branchDrawing(model, palette, view, selected, width, choose) {
     group.append(svg("text", { x: clamp(x0 + 1, 5, Math.max(5, width - size)), y: y - 4, class: branch.current ? "branch-label current" : "branch-label" }, words));
     group.append(svg("title", {}, `${branch.why}\nchain ${branch.chain}`));
     drawing.append(group);
-    void end;
   }
   return drawing;
 }
@@ -168,7 +171,7 @@ function branchFacts(model, palette, view, branch, regions, entry, choose) {
     const name = `${event.id}@${event.version}`;
     const fresh = before && !known.has(name);
     const row = el("li", { class: fresh ? "fresh" : null }, el("code", { style: `color:${palette.owner(model.owners(event.version))}` }, name), el("span", {}, event.kind), fresh && el("i", { class: "pill blue" }, "new"));
-    for (const other of forks.get(name) || []) row.append(el("button", { type: "button", class: "plain parts", onclick: () => choose(other) }, `⑂ ${other.items}`));
+    for (const other of forks.get(name) || []) row.append(el("button", { type: "button", class: "plain parts", onclick: () => choose(other) }, `↳ here parts ${other.items}`));
     return row;
   }
 }
