@@ -438,10 +438,10 @@ class Chart {
   arrowLabel(entry, from, to, strong) {
     const { context, palette } = this;
     const message = entry.source;
-    const label = strong ? `${message.kind}${message.text ? " · " + message.text : ""}` : message.kind;
+    const label = strong ? `${message.kind}${content(message) ? " · " + content(message) : ""}` : message.kind;
     const length = Math.hypot(to.x - from.x, to.y - from.y);
     this.font(strong ? 11.5 : 10.5, strong ? 600 : 400);
-    let text = label.length > 60 ? label.slice(0, 59) + "…" : label;
+    const text = label.length > 60 ? label.slice(0, 59) + "…" : label;
     const width = context.measureText(text).width;
     if (!strong && width > length * 0.6) return;
     const share = message.fate === "cut" ? 0.2 : message.fate === "dropped" ? 0.34 : 0.42;
@@ -755,7 +755,7 @@ function distanceTo({ x0, y0, x1, y1 }, x, y) {
 /** What hovering says: a head and a sentence. */
 function tipLines(model, entry) {
   if (entry.type !== "message") return [[span(entry.at), entry.where, entry.kind].filter(Boolean).join(" · "), entry.text];
-  return [`${entry.source.kind} ${laneName(model, entry.source.from)} → ${laneName(model, entry.source.to)} · ${fateWords(entry.source)}`, entry.source.text];
+  return [`${entry.source.kind} ${laneName(model, entry.source.from)} → ${laneName(model, entry.source.to)} · ${fateWords(entry.source)}`, content(entry.source)];
 }
 
 function fateWords(message) {

@@ -46,9 +46,15 @@ class Detail {
       "section",
       { class: "event" + (entry.kind === "finding" ? " bad" : "") },
       el("p", { class: "where-when" }, kindCell(this.palette, entry), entry.where && el("b", { style: colour }, entry.where), el("span", { class: "soft" }, `step ${grouped(entry.step)}`), el("code", { class: "soft", title: "Virtual time since the beginning" }, exact(entry.at))),
-      el("p", { class: "sentence" }, entry.type === "message" ? this.messageSentence(entry.source) : entry.text),
+      // A verdict's report says all that its sentence says.
+      !this.reported(entry) && el("p", { class: "sentence" }, entry.type === "message" ? this.messageSentence(entry.source) : entry.text),
       entry.workflows.length > 0 && el("p", { class: "about" }, entry.workflows.slice(0, 12).map((id) => this.workflowButton(id, entry.run)), entry.workflows.length > 12 && el("span", { class: "soft" }, `and ${entry.workflows.length - 12} more`)),
     );
+  }
+
+  reported(entry) {
+    const { detail } = entry.source;
+    return Boolean(detail && detail.verdict && detail.reason && entry.text.startsWith(detail.verdict));
   }
 
   workflowButton(id, run) {
@@ -57,7 +63,7 @@ class Detail {
 
   messageSentence(message) {
     const name = (region) => el("b", { style: `color:${this.palette.lane(region)}` }, laneName(this.model, region));
-    return [`${message.kind} `, name(message.from), " → ", name(message.to), message.text ? `: ${message.text}` : ""];
+    return [`${message.kind} `, name(message.from), " → ", name(message.to), content(message) ? `: ${content(message)}` : ""];
   }
 
   message(entry) {
@@ -104,7 +110,7 @@ class Detail {
   /** What brought an event, what it sent, and, for a message, what it did. */
   neighbours(entry) {
     const rows = [];
-    const link = (label, other) => rows.push(el("li", {}, el("span", { class: "soft" }, label), el("button", { type: "button", class: "plain", onclick: () => this.callbacks.select(other) }, other.type === "message" ? tipLines(this.model, other)[0] : other.text), other.type === "message" && other.source.text && el("span", { class: "soft words" }, other.source.text)));
+    const link = (label, other) => rows.push(el("li", {}, el("span", { class: "soft" }, label), el("button", { type: "button", class: "plain", onclick: () => this.callbacks.select(other) }, other.type === "message" ? tipLines(this.model, other)[0] : other.text), other.type === "message" && content(other.source) && el("span", { class: "soft words" }, content(other.source))));
     if (entry.type === "message") {
       const message = entry.source;
       if (message.fate === "delivered" || message.fate === "stale") {

@@ -5,7 +5,7 @@ function readPalette() {
   const style = getComputedStyle(document.documentElement);
   const get = (name) => style.getPropertyValue("--" + name).trim();
   const palette = { lanes: [0, 1, 2, 3, 4, 5].map((n) => get("lane-" + n)) };
-  for (const name of ["ground", "panel", "sunk", "ink", "soft", "faint", "rule", "accent", "red", "red-tint", "amber", "violet", "sans", "mono"]) palette[name] = get(name);
+  for (const name of ["ground", "panel", "sunk", "ink", "soft", "faint", "rule", "accent", "red", "red-tint", "amber", "good", "violet", "sans", "mono"]) palette[name] = get(name);
   palette.lane = (region) => palette.lanes[region % palette.lanes.length] || palette.soft;
   palette.owner = (region) => (region >= 0 ? palette.lane(region) : palette.soft);
   return palette;
@@ -19,6 +19,8 @@ function toneColour(palette, tone, region) {
       return palette.red;
     case "fault":
       return palette.red;
+    case "healed":
+      return palette.good;
     case "rebuild":
     case "branch":
       return palette.amber;
@@ -59,6 +61,14 @@ function drawDot(context, tone, x, y, r, colour, ground) {
       context.lineTo(x + s, y + s);
       context.moveTo(x + s, y - s);
       context.lineTo(x - s, y + s);
+      return context.stroke();
+    }
+    case "healed": {
+      const s = r;
+      context.lineWidth = Math.max(1.2, r * 0.5);
+      context.moveTo(x - s, y);
+      context.lineTo(x - s * 0.25, y + s * 0.75);
+      context.lineTo(x + s, y - s * 0.75);
       return context.stroke();
     }
     case "failover":

@@ -22,7 +22,9 @@ function buildModel(recording, seed) {
   };
   const lines = recording.lines || [];
   for (const line of lines) model.items.push(lineItem(model, line));
-  for (const belief of model.beliefs) model.items.push(beliefItem(model, belief));
+  // The recorder may tell a change of belief as a line, too: then that one is enough.
+  const told = new Set(lines.filter((line) => line.kind === "failover" && line.text.startsWith("believes")).map((line) => `${line.region} ${line.at}`));
+  for (const belief of model.beliefs) if (!told.has(`${belief.region} ${belief.at}`)) model.items.push(beliefItem(model, belief));
   for (const message of model.messages) model.items.push(messageItem(model, message));
   addFindings(model, recording.findings || []);
   // What happened first, then what was believed because of it, then what was sent.
@@ -66,9 +68,25 @@ function lineItem(model, line) {
     workflows: line.workflow === null ? [] : [line.workflow],
     run: line.run,
     text: line.text,
-    tone: line.kind === "verdict" ? verdictTone(line.detail) : line.kind,
+    tone: lineTone(model, line),
     source: line,
   });
+}
+
+/** Which dot a line gets. */
+function lineTone(model, line) {
+  if (line.kind === "verdict") return verdictTone(line.detail);
+  if (line.kind !== "fault") return line.kind;
+  const here = (band) => line.region === null || line.region === (band.kind === "crash" ? band.region : band.from);
+  const ends = model.bands.some((band) => band.until === line.at && here(band));
+  const begins = model.bands.some((band) => band.since === line.at && here(band));
+  return ends && !begins ? "healed" : "fault";
+}
+
+/** What a message says beyond its kind. */
+function content(message) {
+  const { kind, text } = message;
+  return text === kind ? "" : text.startsWith(kind + " ") ? text.slice(kind.length + 1) : text;
 }
 
 function messageItem(model, message) {
@@ -80,7 +98,7 @@ function messageItem(model, message) {
     region: message.from,
     where: from,
     workflows: message.workflows,
-    text: `${message.kind} → ${to}${message.text ? "  " + message.text : ""}`,
+    text: `${message.kind} → ${to}${content(message) ? "  " + content(message) : ""}`,
     tone: "message",
     lost: message.fate === "dropped" || message.fate === "cut" || message.fate === "stale",
     source: message,
