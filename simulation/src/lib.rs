@@ -3,9 +3,13 @@
 //! schedules are tests of this crate.
 #![forbid(unsafe_code)]
 
+pub mod engine;
+pub mod html;
 pub mod oracle;
 pub mod random;
 pub mod region;
+pub mod scenario;
 pub mod schedule;
+pub mod trace;
 pub mod worker;
 pub mod world;

@@ -1,22 +1,33 @@
 //! One region: shards over a store in memory. Commits are carried out when the scheduler says so, so that shards compute
 //! on state that is not durable yet (D1), and crash with it (D2).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
+use antipode_conflict::explain::Explanation;
 use antipode_core::{
-    ids::{Incarnation, RegionId, RunId, Sequence, ShardId, Timestamp, WorkflowKey},
+    batch::Batch,
+    chain::ChainValue,
+    ids::{Incarnation, Nanos, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey},
     namespace::{Record, Standing},
+    run::Run,
 };
 use antipode_history::{
     api::{Applied, Offer, Refusal, Replicated, Reply, Request, Taken, TaskKind},
-    shard::{BACKLOG_PAGE, Event, Load, Loaded, NamespaceView, Output, Setting, Shard, Token},
+    shard::{
+        BACKLOG_PAGE, Event, Load, Loaded, NamespaceView, OBLIGATION_PAGE, Output, Setting, Shard, Token,
+    },
 };
 use antipode_persistence::{
-    memory::MemoryStore,
+    memory::{Fault, MemoryStore},
     rows::{Group, Identity, LogPage},
-    store::{IndexStore, RunStore, ShardStore},
+    store::{IndexStore, RegionStore, RunStore, ShardStore},
 };
+use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
 use futures::FutureExt;
+use prost::Message;
 
 /// A token of the simulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +51,32 @@ pub enum Error {
     },
 }
 
-/// One region.
+/// A stored run, folded anew.
+pub struct Kept {
+    /// The run.
+    pub run: Run,
+    /// Its batches of all branches, in order of storing.
+    pub batches: Vec<Arc<Batch>>,
+}
+
+impl Kept {
+    /// Events of the branch that ends with this chain value.
+    #[must_use]
+    pub fn events(&self, tip: ChainValue) -> Vec<HistoryEvent> {
+        let by_chain: BTreeMap<ChainValue, &Arc<Batch>> =
+            self.batches.iter().map(|batch| (batch.chain, batch)).collect();
+        let mut path = Vec::new();
+        let mut at = tip;
+        while let Some(batch) = by_chain.get(&at) {
+            path.push(*batch);
+            at = batch.envelope.previous;
+        }
+        path.iter().rev().filter_map(|batch| batch.decode_events().ok()).flatten().collect()
+    }
+}
+
+/// One region. Cloned only to explore what else could have happened.
+#[derive(Clone)]
 pub struct Region {
     /// Name.
     pub name: String,
@@ -64,10 +100,19 @@ pub struct Region {
     pub positions: BTreeMap<(String, ShardId), Sequence>,
     /// What shards said was broken.
     pub broken: Vec<String>,
+    /// Verdicts on replicated batches since somebody took them, when [`Region::observed`].
+    pub judged: Vec<(RunKey, Box<Explanation>)>,
+    /// Somebody takes verdicts.
+    pub observed: bool,
+    /// Runs that a worker with a sticky queue has in its cache.
+    pub sticky: BTreeSet<RunId>,
+    /// Barriers that were answered.
+    pub barriers: BTreeMap<Ticket, Result<Sequence, Refusal>>,
     shards: Vec<Shard<Ticket>>,
     commits: BTreeMap<ShardId, Group>,
     tickets: u64,
     lives: u64,
+    entropy: u64,
 }
 
 fn ready<T>(future: impl Future<Output = T>) -> Result<T, Error> {
@@ -80,6 +125,21 @@ impl Region {
     /// # Errors
     /// [`Error`].
     pub fn new(name: &str, id: u32, shards: u32, record: Record, now: Timestamp) -> Result<Self, Error> {
+        Self::with_entropy(name, id, shards, record, now, 0)
+    }
+
+    /// A region that starts for the first time and mints its ids from this.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn with_entropy(
+        name: &str,
+        id: u32,
+        shards: u32,
+        record: Record,
+        now: Timestamp,
+        entropy: u64,
+    ) -> Result<Self, Error> {
         let identity = Identity {
             region: name.to_string(),
             initial: id,
@@ -100,10 +160,15 @@ impl Region {
             events: BTreeMap::new(),
             positions: BTreeMap::new(),
             broken: Vec::new(),
+            judged: Vec::new(),
+            observed: false,
+            sticky: BTreeSet::new(),
+            barriers: BTreeMap::new(),
             shards: Vec::new(),
             commits: BTreeMap::new(),
             tickets: 0,
             lives: 0,
+            entropy,
         };
         region.restart(shards, now)?;
         Ok(region)
@@ -123,24 +188,158 @@ impl Region {
         self.shards.clear();
         self.commits.clear();
         self.offers.clear();
+        self.sticky.clear();
         for shard in 1..=shards {
-            let acquired = ready(self.store.shard_acquire(ShardId(shard), &self.name))?
-                .map_err(|error| Error::Store(error.to_string()))?;
-            let mut seed = [0; 32];
-            seed[..8].copy_from_slice(&self.lives.to_le_bytes());
-            seed[8..12].copy_from_slice(&self.id.0.to_le_bytes());
-            seed[12..16].copy_from_slice(&shard.to_le_bytes());
-            let setting = Setting {
-                shard: ShardId(shard),
-                region: self.id,
-                region_name: self.name.clone(),
-                incarnation: Incarnation(u64::from(self.id.0)),
-                cache_bytes: 1 << 20,
-                seed,
-            };
-            self.shards.push(Shard::new(setting, acquired, vec![self.view()], now));
+            let acquired = self.acquire(ShardId(shard), now)?;
+            self.shards.push(acquired);
         }
         Ok(())
+    }
+
+    fn acquire(&mut self, shard: ShardId, now: Timestamp) -> Result<Shard<Ticket>, Error> {
+        let acquired = ready(self.store.shard_acquire(shard, &self.name))?
+            .map_err(|error| Error::Store(error.to_string()))?;
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.lives.to_le_bytes());
+        seed[8..12].copy_from_slice(&self.id.0.to_le_bytes());
+        seed[12..16].copy_from_slice(&shard.0.to_le_bytes());
+        seed[16..24].copy_from_slice(&self.entropy.to_le_bytes());
+        seed[24..].copy_from_slice(&acquired.range.0.to_le_bytes());
+        let setting = Setting {
+            shard,
+            region: self.id,
+            region_name: self.name.clone(),
+            incarnation: self.store.identity().incarnation,
+            cache_bytes: 1 << 20,
+            seed,
+        };
+        Ok(Shard::new(setting, acquired, vec![self.view()], now))
+    }
+
+    /// Takes a shard over anew: what its last owner had in flight is fenced (D2).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn reacquire(&mut self, shard: ShardId, now: Timestamp) -> Result<(), Error> {
+        let index = usize::try_from(shard.0).unwrap_or(1) - 1;
+        let acquired = self.acquire(shard, now)?;
+        if let Some(slot) = self.shards.get_mut(index) {
+            *slot = acquired;
+        }
+        Ok(())
+    }
+
+    /// How often it has started.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.lives
+    }
+
+    /// Loses everything that is not in the store. What was being written is lost, or was written just in time.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn kill(&mut self, written: bool) -> Result<Vec<Group>, Error> {
+        let mut groups = Vec::new();
+        for (_, group) in std::mem::take(&mut self.commits) {
+            if written && ready(self.store.shard_commit(group.clone()))?.is_ok() {
+                groups.push(group);
+            }
+        }
+        self.shards.clear();
+        self.offers.clear();
+        self.answers.clear();
+        self.applied.clear();
+        self.barriers.clear();
+        self.sticky.clear();
+        Ok(groups)
+    }
+
+    /// Starts again, after [`Region::kill`].
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn start(&mut self, shards: u32, now: Timestamp) -> Result<(), Error> {
+        self.restart(shards, now)
+    }
+
+    /// Drops what shards have in memory, as if somebody else had owned them for a moment.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn evict(&mut self, now: Timestamp) -> Result<(), Error> {
+        for shard in (1..=self.shard_count()).map(ShardId) {
+            if !self.commits.contains_key(&shard) {
+                self.fail_shard(shard, now, "the shard moves")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ownership breaks: callers are refused retryably, and the shard is acquired anew (D2).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn fail_shard(&mut self, shard: ShardId, now: Timestamp, why: &str) -> Result<(), Error> {
+        let index = usize::try_from(shard.0).unwrap_or(1) - 1;
+        self.commits.remove(&shard);
+        if let Some(machine) = self.shards.get_mut(index) {
+            machine.commit_failed(why);
+        }
+        let expected = self.broken.len();
+        self.pump(now)?;
+        // The words of a failure that was asked for are no finding.
+        self.broken.truncate(expected);
+        self.reacquire(shard, now)?;
+        self.pump(now)
+    }
+
+    /// Lets the group in flight end: durable, or failed as told. The group, if it was written.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn finish_commit(
+        &mut self,
+        now: Timestamp,
+        shard: ShardId,
+        fault: Option<Fault>,
+    ) -> Result<Option<Group>, Error> {
+        let Some(group) = self.commits.remove(&shard) else { return Ok(None) };
+        let index = usize::try_from(shard.0).unwrap_or(1) - 1;
+        if let Some(fault) = fault {
+            self.store.fail_next(fault);
+        }
+        match ready(self.store.shard_commit(group.clone()))? {
+            Ok(()) => {
+                self.shards[index].committed(now);
+                self.pump(now)?;
+                Ok(Some(group))
+            }
+            Err(error) if fault.is_some() => {
+                self.fail_shard(shard, now, &error.to_string())?;
+                Ok((fault == Some(Fault::UnknownWritten)).then_some(group))
+            }
+            Err(error) => Err(Error::Broken { region: self.name.clone(), why: error.to_string() }),
+        }
+    }
+
+    /// Asks a shard for its barrier; the answer appears in `barriers`.
+    pub fn barrier(&mut self, now: Timestamp, shard: ShardId) -> Ticket {
+        let ticket = self.ticket();
+        let id = self.record.id();
+        if let Some(machine) = self.shards.get_mut(usize::try_from(shard.0).unwrap_or(1) - 1) {
+            machine.barrier(now, ticket, id);
+        }
+        ticket
+    }
+
+    /// Sends replicated entries to this shard.
+    pub fn apply_to(&mut self, now: Timestamp, shard: ShardId, entries: Vec<Replicated>) -> Ticket {
+        let ticket = self.ticket();
+        if let Some(machine) = self.shards.get_mut(usize::try_from(shard.0).unwrap_or(1) - 1) {
+            machine.apply(now, ticket, entries);
+        }
+        ticket
     }
 
     fn view(&self) -> NamespaceView {
@@ -152,6 +351,8 @@ impl Region {
             version: self.record.version(),
             draining: matches!(standing, Standing::HandingOver { .. } | Standing::MayActivate { .. }),
             active: self.record.active().to_string(),
+            retention: Nanos::seconds(self.record.config().retention_seconds),
+            others: self.record.members().into_iter().filter(|name| *name != self.name).collect(),
         }
     }
 
@@ -164,11 +365,11 @@ impl Region {
         }
     }
 
-    /// The shard of a workflow id: any stable choice will do here.
+    /// The shard of a workflow id: production's.
     #[must_use]
     pub fn shard_of(&self, key: &WorkflowKey) -> usize {
-        let sum: usize = key.workflow.as_str().bytes().map(usize::from).sum();
-        sum % self.shards.len().max(1)
+        let shards = u32::try_from(self.shards.len()).unwrap_or(1);
+        usize::try_from(antipode_history::client::shard_of(key, shards).0 - 1).unwrap_or(0)
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -241,8 +442,11 @@ impl Region {
             Output::Applied(ticket, applied) => {
                 self.applied.insert(ticket, applied);
             }
-            Output::Barrier(ticket, _) => {
-                self.answers.insert(ticket, Ok(Reply::Done));
+            Output::Barrier(ticket, answer) => {
+                self.barriers.insert(ticket, answer);
+            }
+            Output::Offer(offer) if offer.sticky && !self.sticky.contains(&offer.key.run) => {
+                self.shards[index].offered(now, &offer, Taken::StickyUnavailable);
             }
             Output::Offer(offer) => {
                 let known = |other: &Offer| {
@@ -255,6 +459,11 @@ impl Region {
             }
             Output::Discarded { kind, reason } => *self.discards.entry((kind, reason)).or_default() += 1,
             Output::Count(event) => *self.events.entry(event).or_default() += 1,
+            Output::Judged(run, explanation) => {
+                if self.observed {
+                    self.judged.push((run, explanation));
+                }
+            }
             Output::Broken(why) => self.broken.push(why),
         }
         Ok(())
@@ -279,6 +488,9 @@ impl Region {
             Load::Due { namespaces, until } => {
                 ready(store.wake_due(shard, namespaces, *until, 1_000))?.map(Loaded::Due)
             }
+            Load::Obligations { until } => {
+                ready(store.obligation_due(shard, *until, OBLIGATION_PAGE))?.map(Loaded::Obligations)
+            }
             Load::Backlog { namespaces, queue, after } => {
                 let queue = queue.as_ref().map(|(name, kind)| (name.as_str(), *kind));
                 ready(store.dispatch_backlog(shard, namespaces, queue, *after, BACKLOG_PAGE))?
@@ -286,6 +498,11 @@ impl Region {
             }
         };
         loaded.map_err(|error| Error::Store(error.to_string()))
+    }
+
+    /// Groups that are being written.
+    pub fn groups_in_flight(&self) -> impl Iterator<Item = &Group> {
+        self.commits.values()
     }
 
     /// Shards with a commit in flight.
@@ -326,6 +543,55 @@ impl Region {
     /// [`Error`].
     pub fn log(&self, shard: ShardId, after: Sequence) -> Result<LogPage, Error> {
         ready(self.store.log_read(shard, after, 1 << 20))?.map_err(|error| Error::Store(error.to_string()))
+    }
+
+    /// A page of the log of a shard after a position.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn log_page(&self, shard: ShardId, after: Sequence, bytes: usize) -> Result<LogPage, Error> {
+        ready(self.store.log_read(shard, after, bytes))?.map_err(|error| Error::Store(error.to_string()))
+    }
+
+    /// What each shard has committed.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn ends(&self) -> Result<Vec<(ShardId, Sequence)>, Error> {
+        ready(self.store.shard_positions())?.map_err(|error| Error::Store(error.to_string()))
+    }
+
+    /// Runs of a workflow id as stored, each folded anew from its batches.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn stored_runs(&self, key: &WorkflowKey) -> Result<BTreeMap<RunId, Kept>, Error> {
+        let shards = self.store.identity().shards;
+        let shard = antipode_history::client::shard_of(key, shards);
+        let broken = |error: &dyn std::fmt::Display| Error::Store(error.to_string());
+        let rows = ready(self.store.run_list(shard, key))?.map_err(|error| broken(&error))?;
+        let mut runs = BTreeMap::new();
+        for row in rows {
+            let stored = ready(self.store.run_load(shard, &row.key))?.map_err(|error| broken(&error))?;
+            let Some(stored) = stored else { continue };
+            let head = wire::RunHead::decode(&*stored.row.head).map_err(|error| broken(&error))?;
+            let batches: Vec<_> = stored.batches.iter().map(|row| row.batch.clone()).collect();
+            let run = Run::restore(row.key.clone(), &head, batches.iter().cloned())
+                .map_err(|error| broken(&error))?;
+            runs.insert(row.key.run, Kept { run, batches });
+        }
+        Ok(runs)
+    }
+
+    /// The run that owns a workflow id, as stored.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn stored_owner(&self, key: &WorkflowKey) -> Result<Option<RunId>, Error> {
+        let shard = antipode_history::client::shard_of(key, self.store.identity().shards);
+        let current =
+            ready(self.store.current_load(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
+        Ok(current.and_then(|row| row.record.run_id.parse().ok()))
     }
 
     /// How many shards it has.

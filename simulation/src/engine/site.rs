@@ -1,0 +1,321 @@
+//! A region of the simulated world: the region's machines, its clock, its workers, and who waits for which answer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use antipode_core::{
+    ids::{Incarnation, RunId, RunKey, ShardId, Timestamp},
+    namespace::Record,
+};
+use antipode_history::api::{Applied, Refusal, Reply};
+use antipode_persistence::memory::{Fault, MemoryStore};
+use antipode_proto::api::history::v1::HistoryEvent;
+use antipode_replicator::{inbox::Call, records::Table, selection::KnownStates};
+
+use super::{
+    Due, Engine, Failure,
+    failovers::HandOver,
+    script::{RegionSetup, Setup},
+    seen::State,
+    span::Span,
+    workers::Task,
+};
+use crate::{
+    region::{Region, Ticket},
+    trace::{Kind, Line},
+};
+
+/// Who waits for an answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Asker {
+    /// A client's call.
+    Call(usize),
+    /// A worker that takes an offered task.
+    Take,
+    /// A worker that brings a task back.
+    Bring { worker: usize, task: u64 },
+    /// A link's receiver: entries of its stream.
+    Apply { from: usize, stream: u64, token: u64 },
+    /// A peer that fetches.
+    Fetch { token: u64 },
+    /// A hand-over's barrier.
+    Barrier(ShardId),
+}
+
+/// A store as it was.
+pub(crate) struct Backup {
+    pub(crate) store: MemoryStore,
+    pub(crate) record: Record,
+    pub(crate) stored: super::watch::Stored,
+}
+
+/// A region and what is around it.
+pub(crate) struct Site {
+    pub(crate) region: Region,
+    pub(crate) up: bool,
+    pub(crate) shards: u32,
+    pub(crate) skew: Span,
+    pub(crate) previous: bool,
+    pub(crate) workers: bool,
+    pub(crate) waiting: BTreeMap<Ticket, Asker>,
+    pub(crate) committing: BTreeSet<ShardId>,
+    pub(crate) wake_at: Option<Timestamp>,
+    pub(crate) polling: bool,
+    pub(crate) held: BTreeMap<u64, Task>,
+    pub(crate) tasks: u64,
+    pub(crate) cache: BTreeMap<RunId, Vec<HistoryEvent>>,
+    pub(crate) failing: VecDeque<Fault>,
+    pub(crate) commit_span: [Span; 2],
+    pub(crate) backup: Option<Backup>,
+    pub(crate) hand_over: Option<HandOver>,
+    pub(crate) incarnations: u64,
+    pub(crate) table: Table,
+    pub(crate) received: KnownStates,
+    /// Fetches under way: link, stream and call.
+    pub(crate) fetching: BTreeMap<u64, (usize, usize, u64, Call)>,
+    pub(crate) counted: BTreeMap<antipode_history::shard::Event, u64>,
+    pub(crate) stale_counted: u64,
+}
+
+impl Site {
+    pub(crate) fn new(setup: &RegionSetup, id: u32, record: &Record, world: &Setup) -> Result<Self, Failure> {
+        let now = Timestamp(super::BEGIN.0 + setup.skew.0);
+        let region = Region::with_entropy(&setup.name, id, setup.shards, record.clone(), now, world.seed)?;
+        let mut table = Table::default();
+        table.put(record.clone());
+        Ok(Self {
+            region,
+            up: true,
+            shards: setup.shards,
+            skew: setup.skew,
+            previous: setup.previous,
+            workers: setup.workers,
+            waiting: BTreeMap::new(),
+            committing: BTreeSet::new(),
+            wake_at: None,
+            polling: false,
+            held: BTreeMap::new(),
+            tasks: 0,
+            cache: BTreeMap::new(),
+            failing: VecDeque::new(),
+            commit_span: world.commit,
+            backup: None,
+            hand_over: None,
+            incarnations: u64::from(id),
+            table,
+            received: KnownStates::new(16_384),
+            fetching: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            stale_counted: 0,
+        })
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnations)
+    }
+}
+
+impl Engine {
+    /// Carries out what a region's shards say, until they say nothing more.
+    pub(crate) fn tend(&mut self, site: usize) -> Result<(), Failure> {
+        if !self.sites[site].up {
+            return Ok(());
+        }
+        let now = self.local(site);
+        loop {
+            self.sites[site].region.pump(now)?;
+            self.take_judged(site);
+            let mut moved = false;
+            while let Some((ticket, answer)) = self.sites[site].region.answers.pop_first() {
+                moved = true;
+                self.answered(site, ticket, answer)?;
+            }
+            while let Some((ticket, applied)) = self.sites[site].region.applied.pop_first() {
+                moved = true;
+                self.applied(site, ticket, applied)?;
+            }
+            while let Some((ticket, answer)) = self.sites[site].region.barriers.pop_first() {
+                moved = true;
+                self.barrier_answered(site, ticket, answer)?;
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.schedule_commits(site);
+        self.schedule_poll(site);
+        self.schedule_wake(site);
+        self.count_events(site);
+        if let Some(why) = self.sites[site].region.broken.pop() {
+            let name = self.name(site).to_string();
+            self.find("broken", format!("{name}: {why}"));
+        }
+        Ok(())
+    }
+
+    fn schedule_commits(&mut self, site: usize) {
+        let life = self.sites[site].region.life();
+        for shard in self.sites[site].region.commits_in_flight() {
+            if self.sites[site].committing.insert(shard) {
+                let span = self.between(self.sites[site].commit_span);
+                self.after(span, Due::Commit { site, life, shard });
+            }
+        }
+    }
+
+    fn schedule_poll(&mut self, site: usize) {
+        let here = &mut self.sites[site];
+        if here.workers && !here.polling && !here.region.offers.is_empty() {
+            here.polling = true;
+            let life = here.region.life();
+            let span = self.between([Span::micros(500), Span::millis(3)]);
+            self.after(span, Due::Poll { site, life });
+        }
+    }
+
+    fn schedule_wake(&mut self, site: usize) {
+        let here = &self.sites[site];
+        let Some(local) = here.region.wake_at() else { return };
+        let at = Timestamp(local.0.saturating_sub(here.skew.0)).max(self.now);
+        if here.wake_at.is_none_or(|known| at < known) {
+            let life = here.region.life();
+            self.sites[site].wake_at = Some(at);
+            self.at(at, Due::Wake { site, life });
+        }
+    }
+
+    pub(crate) fn wake(&mut self, site: usize, life: u64) -> Result<(), Failure> {
+        let here = &mut self.sites[site];
+        if !here.up || here.region.life() != life || here.wake_at != Some(self.now) {
+            return Ok(());
+        }
+        here.wake_at = None;
+        let now = self.local(site);
+        self.sites[site].region.tick(now);
+        self.tend(site)
+    }
+
+    pub(crate) fn commit_ends(&mut self, site: usize, life: u64, shard: ShardId) -> Result<(), Failure> {
+        if !self.sites[site].up
+            || self.sites[site].region.life() != life
+            || !self.sites[site].committing.remove(&shard)
+        {
+            return Ok(());
+        }
+        let now = self.local(site);
+        let fault = self.sites[site].failing.pop_front();
+        if let Some(fault) = fault {
+            let (kind, state) = match fault {
+                Fault::Reject => ("commit rejected", State::CommitRejected),
+                Fault::UnknownLost => ("commit unknown, lost", State::UnknownLost),
+                Fault::UnknownWritten => ("commit unknown, written", State::UnknownWritten),
+            };
+            self.fault(kind);
+            self.note(state);
+            self.trace.line(Kind::Fault, Some(site), None, || format!("{shard}: {kind}"));
+        }
+        match self.sites[site].region.finish_commit(now, shard, fault) {
+            Ok(Some(group)) => self.committed(site, &group),
+            Ok(None) => {}
+            Err(crate::region::Error::Broken { region, why }) => {
+                self.find("broken", format!("{region}: a commit failed under a valid fence: {why}"));
+                self.sites[site].region.fail_shard(shard, now, &why)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.tend(site)?;
+        self.tips_moved(site)
+    }
+
+    fn answered(
+        &mut self,
+        site: usize,
+        ticket: Ticket,
+        answer: Result<Reply, Refusal>,
+    ) -> Result<(), Failure> {
+        match self.sites[site].waiting.remove(&ticket) {
+            Some(Asker::Call(call)) => self.call_answered(site, call, answer),
+            Some(Asker::Take) => self.task_taken(site, answer),
+            Some(Asker::Bring { worker, task }) => self.task_brought(worker, site, task, answer),
+            Some(Asker::Fetch { token }) => self.fetched(site, token, answer),
+            _ => Ok(()),
+        }
+    }
+
+    fn applied(&mut self, site: usize, ticket: Ticket, applied: Vec<Applied>) -> Result<(), Failure> {
+        match self.sites[site].waiting.remove(&ticket) {
+            Some(Asker::Apply { from, stream, token }) => {
+                self.entries_applied(site, from, stream, token, applied)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Verdicts become lines, and states worth counting.
+    fn take_judged(&mut self, site: usize) {
+        for (run, explanation) in std::mem::take(&mut self.sites[site].region.judged) {
+            self.judged(site, &run, &explanation);
+        }
+    }
+
+    fn judged(&mut self, site: usize, run: &RunKey, explanation: &antipode_conflict::explain::Explanation) {
+        match explanation.verdict {
+            "Duplicate" => self.note(State::Duplicate),
+            "NewBranch" => self.note(State::Branched),
+            "Extend" if !explanation.switches => self.note(State::LoserExtended),
+            "NeedEvents" => self.note(State::NeedEvents),
+            _ => {}
+        }
+        if explanation.switches {
+            self.note(State::Switched);
+            let own = explanation.current.as_ref().and_then(|(items, _)| items.last());
+            if own.is_some_and(|item| self.members.owns(&self.sites[site].region.name, item.version)) {
+                self.note(State::OwnBranchLost);
+            }
+        }
+        if !self.trace.recorded() {
+            return;
+        }
+        let (step, at) = (self.trace.step, self.trace.at());
+        let line = Line {
+            step,
+            at,
+            kind: Kind::Verdict,
+            region: Some(site),
+            workflow: Some(run.workflow.to_string()),
+            run: Some(super::short(&run.run)),
+            text: explanation.words(),
+            detail: serde_json::to_value(explanation.report()).ok(),
+        };
+        if let Some(recording) = &mut self.trace.recording {
+            recording.lines.push(line);
+        }
+    }
+
+    /// What shards counted since the last look becomes states and lines.
+    fn count_events(&mut self, site: usize) {
+        use antipode_history::shard::Event;
+        let discards: u64 = self.sites[site].region.discards.values().sum();
+        for _ in self.sites[site].stale_counted..discards {
+            self.note(State::StaleTask);
+        }
+        self.sites[site].stale_counted = discards;
+        if self.sites[site].region.events == self.sites[site].counted {
+            return;
+        }
+        let events = self.sites[site].region.events.clone();
+        for (event, count) in &events {
+            let before = self.sites[site].counted.get(event).copied().unwrap_or(0);
+            for _ in before..*count {
+                match event {
+                    Event::Reapplied => self.note(State::Reapplied),
+                    Event::Unclaimed => self.note(State::Unclaimed),
+                    Event::Zombie => self.note(State::Zombie),
+                    Event::ActivityRetried => self.note(State::ActivityRetried),
+                    _ => {}
+                }
+                self.trace.line(Kind::Shard, Some(site), None, || format!("{event:?}"));
+            }
+        }
+        self.sites[site].counted = events;
+    }
+}

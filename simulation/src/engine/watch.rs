@@ -1,0 +1,347 @@
+//! Oracles that look while the world runs: at every commit, every record, every acknowledgement. They know all regions at
+//! once, which no region does, and they are cheap, because each looks only at what is new.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use antipode_core::{
+    chain::ChainValue,
+    ids::{FailoverVersion, RegionId, RunId, Sequence, ShardId, Timestamp},
+    namespace::Record,
+};
+use antipode_persistence::rows::Group;
+
+use super::{Engine, seen::State, workers::Trouble};
+
+/// What a region has had in its store, and what it wrote itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stored {
+    chains: BTreeSet<ChainValue>,
+    own: BTreeMap<ChainValue, FailoverVersion>,
+    log: BTreeMap<(ShardId, Sequence), (RunId, ChainValue, RegionId)>,
+    version: FailoverVersion,
+}
+
+#[derive(Clone, Debug)]
+struct RunSeen {
+    origin: RegionId,
+    first: ChainValue,
+    first_run: RunId,
+}
+
+/// What the oracles remember.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    pub(crate) workflows: BTreeSet<String>,
+    pub(crate) trouble: Trouble,
+    stored: BTreeMap<usize, Stored>,
+    frozen: BTreeMap<(usize, ShardId), Sequence>,
+    /// Content of (run, first event, version, batch before).
+    content: BTreeMap<(RunId, i64, FailoverVersion, ChainValue), ChainValue>,
+    runs: BTreeMap<String, BTreeMap<RunId, RunSeen>>,
+    checked: BTreeMap<(usize, usize, ShardId), Sequence>,
+    /// When each became active, by force or by hand-over.
+    actives: Vec<(Timestamp, usize, bool)>,
+    /// A region was restored: one owner may have written twice (G2).
+    pub(crate) restores: u32,
+    /// Failovers whose version took effect.
+    pub(crate) failovers: u64,
+    pub(crate) forced: u64,
+    splits: bool,
+    nobody: bool,
+}
+
+impl Watch {
+    fn of(&mut self, site: usize) -> &mut Stored {
+        self.stored.entry(site).or_default()
+    }
+
+    pub(crate) fn stored_of(&self, site: usize) -> Stored {
+        self.stored.get(&site).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn version_seen(&self, site: usize) -> FailoverVersion {
+        self.stored.get(&site).map(|stored| stored.version).unwrap_or_default()
+    }
+
+    pub(crate) fn restored(&mut self, site: usize, stored: Stored) {
+        self.restores += 1;
+        self.stored.insert(site, stored);
+        self.checked.retain(|(from, to, _), _| *from != site && *to != site);
+    }
+
+    /// A version was seen in an entry that no record covers (F5).
+    pub(crate) fn saw(&mut self, site: usize, version: FailoverVersion) {
+        let stored = self.of(site);
+        stored.version = stored.version.max(version);
+    }
+
+    /// Positions of a region were forgotten: proofs are checked from the start.
+    pub(crate) fn forget_checked(&mut self, to: usize) {
+        self.checked.retain(|(_, other, _), _| *other != to);
+    }
+
+    /// Runs of a workflow id that any region ever started.
+    pub(crate) fn runs_of(&self, workflow: &str) -> Vec<RunId> {
+        self.runs.get(workflow).map(|runs| runs.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// A shard committed its barrier.
+    pub(crate) fn freeze(&mut self, site: usize, shard: ShardId, at: Sequence) {
+        self.frozen.insert((site, shard), at);
+    }
+
+    /// A draining was taken back, or its owner died.
+    pub(crate) fn thaw(&mut self, site: usize) {
+        self.frozen.retain(|(other, _), _| *other != site);
+    }
+
+    /// Every acknowledged divergence has a cause of which some are outside the code: was there one?
+    pub(crate) fn lossy(&self) -> bool {
+        self.forced > 0 || self.restores > 0
+    }
+}
+
+impl Engine {
+    /// A group is durable.
+    pub(crate) fn committed(&mut self, site: usize, group: &Group) {
+        self.trace.hash_group(site, group);
+        self.transitions += group.runs.len() as u64;
+        let here = self.sites[site].region.id;
+        for row in &group.batches {
+            let envelope = &row.batch.envelope;
+            let chain = row.batch.chain;
+            let own = envelope.origin.region == here;
+            self.events += u64::try_from(envelope.last_event.0 - envelope.first_event.0 + 1).unwrap_or(0);
+            let stored = self.watch.of(site);
+            stored.chains.insert(chain);
+            stored.version = stored.version.max(envelope.version);
+            stored.log.insert((group.shard, row.sequence), (envelope.run.run, chain, envelope.origin.region));
+            if own {
+                stored.own.insert(chain, envelope.version);
+            }
+            self.check_batch(site, group.shard, row.sequence, &row.batch.envelope, chain, own);
+            if own && envelope.successor.is_some() {
+                self.note(State::Continued);
+            }
+            if envelope.first_event.0 == 1 {
+                self.note_start(site, envelope, chain, own);
+            }
+        }
+    }
+
+    fn check_batch(
+        &mut self,
+        site: usize,
+        shard: ShardId,
+        at: Sequence,
+        envelope: &antipode_core::batch::Envelope,
+        chain: ChainValue,
+        own: bool,
+    ) {
+        let name = self.name(site).to_string();
+        let run = envelope.run.run;
+        if own && envelope.version.0 != 0 && !self.members.owns(&name, envelope.version) {
+            self.find(
+                "V12",
+                format!("{name} wrote {run} under version {}, which is not its own", envelope.version),
+            );
+        }
+        if own
+            && let Some(barrier) = self.watch.frozen.get(&(site, shard))
+            && at > *barrier
+        {
+            self.find("F2", format!("{name} wrote {run} at {at} of {shard}, after its barrier at {barrier}"));
+        }
+        if envelope
+            .items
+            .last()
+            .is_none_or(|item| item.event != envelope.last_event || item.version != envelope.version)
+        {
+            self.find(
+                "V01",
+                format!(
+                    "{name}: a batch of {run} ends with {} but its history with {}",
+                    envelope.last_event, envelope.items
+                ),
+            );
+        }
+        let key = (run, envelope.first_event.0, envelope.version, envelope.previous);
+        let known = *self.watch.content.entry(key).or_insert(chain);
+        if known != chain && self.watch.restores == 0 {
+            self.find(
+                "V02",
+                format!(
+                    "{name}: event {}@{} of {run} has two contents after the same batch",
+                    envelope.first_event, envelope.version
+                ),
+            );
+        }
+    }
+
+    fn note_start(
+        &mut self,
+        site: usize,
+        envelope: &antipode_core::batch::Envelope,
+        chain: ChainValue,
+        own: bool,
+    ) {
+        let runs = self.watch.runs.entry(envelope.run.workflow.to_string()).or_default();
+        let strangers: Vec<ChainValue> = runs
+            .values()
+            .filter(|other| other.first_run != envelope.first_run && other.origin != envelope.origin.region)
+            .map(|other| other.first)
+            .collect();
+        runs.entry(envelope.run.run).or_insert(RunSeen {
+            origin: envelope.origin.region,
+            first: chain,
+            first_run: envelope.first_run,
+        });
+        let stored = self.watch.stored_of_ref(site);
+        if own && strangers.iter().any(|first| !stored.is_some_and(|stored| stored.chains.contains(first))) {
+            self.note(State::TwoRuns);
+        }
+    }
+
+    /// A region takes a record into use: versions never fall, and equal ones mean the same owner (V13).
+    pub(crate) fn watch_record(&mut self, site: usize, before: &Record, after: &Record) {
+        let name = self.name(site).to_string();
+        if after.version() < before.version() {
+            self.find(
+                "V13",
+                format!("{name}: the version fell from {} to {}", before.version(), after.version()),
+            );
+        }
+        if after.version() == before.version() && after.active() != before.active() {
+            self.find(
+                "V13",
+                format!(
+                    "{name}: version {} belongs to {} and to {}",
+                    after.version(),
+                    before.active(),
+                    after.active()
+                ),
+            );
+        }
+        let stored = self.watch.of(site);
+        stored.version = stored.version.max(after.version());
+        if after.version() > before.version() {
+            self.watch.thaw(site);
+        }
+    }
+
+    /// Who believes to be active now?
+    pub(crate) fn watch_activity(&mut self) {
+        let active: Vec<usize> = (0..self.sites.len()).filter(|site| self.believes_writable(*site)).collect();
+        let versions: BTreeSet<_> =
+            active.iter().map(|site| self.sites[*site].region.record.version()).collect();
+        if active.len() > versions.len() {
+            let names: Vec<_> = active.iter().map(|site| self.name(*site).to_string()).collect();
+            self.find("V12", format!("{} may write under the same version", names.join(" and ")));
+        }
+        if active.len() > 1 && !self.watch.splits {
+            self.note(State::SplitBrain);
+        }
+        if active.is_empty() && !self.watch.nobody {
+            self.note(State::NobodyActive);
+        }
+        (self.watch.splits, self.watch.nobody) = (active.len() > 1, active.is_empty());
+    }
+
+    fn became_active(&mut self, site: usize, forced: bool) {
+        self.watch.failovers += 1;
+        let now = self.now;
+        if let Some((at, other, _)) = self.watch.actives.iter().rev().nth(1)
+            && *other == site
+            && now.0 - at.0 < 10_000_000_000
+        {
+            self.note(State::Failback);
+        }
+        if let Some((at, other, true)) = self.watch.actives.last()
+            && forced
+            && *other != site
+            && now.0 - at.0 < 1_000_000_000
+        {
+            self.note(State::TwoForces);
+        }
+        self.watch.actives.push((now, site, forced));
+    }
+
+    pub(crate) fn watch_forced(&mut self, site: usize) {
+        self.watch.forced += 1;
+        self.became_active(site, true);
+    }
+
+    /// A release: from now on the old region's writes are final.
+    pub(crate) fn watch_release(&mut self, site: usize, target: usize) {
+        let old = self.sites[site].region.id;
+        let version = self.sites[site].region.record.version();
+        let missing: Vec<ChainValue> = {
+            let there = self.watch.stored_of_ref(target);
+            let here = self.watch.stored_of_ref(site);
+            let lacks = |chain: &ChainValue| !there.is_some_and(|there| there.chains.contains(chain));
+            here.map(|here| {
+                here.own
+                    .iter()
+                    .filter(|(chain, v)| **v == version && lacks(chain))
+                    .map(|(chain, _)| *chain)
+                    .collect()
+            })
+            .unwrap_or_default()
+        };
+        if let Some(chain) = missing.first() {
+            let (a, b) = (self.name(site).to_string(), self.name(target).to_string());
+            self.find("V18", format!(
+                "{a} (region {old:?}) released version {version} to {b}, which lacks {} of its batches, for example {chain}", missing.len()
+            ));
+        }
+    }
+
+    pub(crate) fn watch_handed_over(&mut self, site: usize) {
+        self.became_active(site, false);
+    }
+
+    /// V15 as amended by E1: what a receiver has proved is in its store, or a named exception.
+    pub(crate) fn watch_proof(
+        &mut self,
+        from: usize,
+        to: usize,
+        shard: ShardId,
+        proof: Sequence,
+        excepted: &BTreeSet<RunId>,
+    ) {
+        let id = self.sites[from].region.id;
+        let after = self.watch.checked.get(&(from, to, shard)).copied().unwrap_or_default();
+        if proof <= after {
+            return;
+        }
+        let missing = {
+            let Some(there) = self.watch.stored_of_ref(to) else { return };
+            let Some(here) = self.watch.stored_of_ref(from) else { return };
+            here.log
+                .range((shard, after.next())..=(shard, proof))
+                .find(|(_, (run, chain, origin))| {
+                    *origin == id && !there.chains.contains(chain) && !excepted.contains(run)
+                })
+                .map(|((_, at), (run, _, _))| (*at, *run))
+        };
+        self.watch.checked.insert((from, to, shard), proof);
+        if let Some((at, run)) = missing {
+            let (a, b) = (self.name(from).to_string(), self.name(to).to_string());
+            self.find("V15", format!("{b} proved {shard} of {a} through {proof}, but lacks {run} at {at}"));
+        }
+    }
+
+    /// After each step.
+    pub(crate) fn look(&mut self) {}
+}
+
+impl Watch {
+    fn stored_of_ref(&self, site: usize) -> Option<&Stored> {
+        self.stored.get(&site)
+    }
+
+    /// Has a region ever had this batch?
+    pub(crate) fn has(&self, site: usize, chain: ChainValue) -> bool {
+        self.stored.get(&site).is_some_and(|stored| stored.chains.contains(&chain))
+    }
+}

@@ -1,0 +1,174 @@
+//! Scenarios: YAML files that say what happens and what must be so then. What is wrong with a file is said with line, column
+//! and what was expected.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    engine::{
+        Engine, Failure,
+        script::{End, Script},
+        seen::Seen,
+    },
+    trace::{Finding, Recording},
+};
+
+/// A file that is no scenario.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct Malformed {
+    /// The file.
+    pub file: String,
+    /// Line, column, and what was expected.
+    pub why: String,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcome {
+    /// What is broken; empty: nothing.
+    pub findings: Vec<Finding>,
+    /// Hash over the bytes of every transition.
+    pub hash: String,
+    /// Steps of the scheduler.
+    pub steps: u64,
+    /// Committed changes of runs.
+    pub transitions: u64,
+    /// Committed events.
+    pub events: u64,
+    /// Virtual nanoseconds.
+    pub virtual_nanos: i64,
+    /// Interesting states.
+    pub seen: Seen,
+    /// Injected faults by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Calls that clients made.
+    pub calls: u64,
+    /// Calls that were acknowledged.
+    pub acknowledged: u64,
+    /// Failovers that took effect.
+    pub failovers: u64,
+    /// The recording, when it was asked for.
+    #[serde(skip)]
+    pub recording: Option<Box<Recording>>,
+}
+
+impl Outcome {
+    /// What an engine has come to.
+    #[must_use]
+    pub fn of(mut engine: Engine) -> Self {
+        let end = engine.elapsed().0;
+        let mut recording = engine.trace.recording.take();
+        if let Some(recording) = &mut recording {
+            recording.end = end;
+        }
+        Self {
+            hash: engine.trace.digest(),
+            steps: engine.steps(),
+            transitions: engine.transitions,
+            events: engine.events,
+            virtual_nanos: end,
+            faults: engine.faults.iter().map(|(kind, count)| ((*kind).to_string(), *count)).collect(),
+            calls: engine.calls_made(),
+            acknowledged: engine.calls_acknowledged(),
+            failovers: engine.failovers(),
+            findings: std::mem::take(&mut engine.findings),
+            seen: std::mem::take(&mut engine.seen),
+            recording,
+        }
+    }
+}
+
+/// Reads a scenario.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn parse(file: &str, text: &str) -> Result<Script, Malformed> {
+    let wrong = |why: String| Malformed { file: file.to_string(), why };
+    let script: Script = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    if script.world.regions.is_empty() || script.world.regions.len() > 5 {
+        return Err(wrong(format!("`regions` has {}: expected 1 to 5", script.world.regions.len())));
+    }
+    for (index, step) in script.steps.iter().enumerate() {
+        let acts = step.acts();
+        if acts != 1 {
+            let at = step_line(text, index).map_or(String::new(), |line| format!("line {line}, column 3: "));
+            return Err(wrong(format!(
+                "{at}step {} has {acts} acts: expected exactly one of start, signal, signal_with_start, cancel, terminate, cut, heal, net, \
+                 force, hand_over, undo, namespace, crash, fail, slow, skew, backup, restore, hold, redeliver, workers, evict, replay, \
+                 wait, settle or expect",
+                index + 1
+            )));
+        }
+    }
+    Ok(script)
+}
+
+/// The line on which a step begins.
+fn step_line(text: &str, index: usize) -> Option<usize> {
+    let mut in_steps = false;
+    let mut count = 0;
+    for (number, line) in text.lines().enumerate() {
+        if line.starts_with("steps:") {
+            in_steps = true;
+        } else if in_steps && line.trim_start().starts_with("- ") && line.len() - line.trim_start().len() <= 2
+        {
+            if count == index {
+                return Some(number + 1);
+            }
+            count += 1;
+        }
+    }
+    None
+}
+
+/// Runs a scenario. `recorded`: somebody wants to read it.
+///
+/// # Errors
+/// [`Failure`] when it names what is not there.
+pub fn run(script: &Script, recorded: bool) -> Result<Outcome, Failure> {
+    let mut engine = Engine::new(&script.world, recorded.then_some(script.name.as_str()))?;
+    for (index, step) in script.steps.iter().enumerate() {
+        engine.perform(step).map_err(|failure| match failure {
+            Failure::Script(why) => Failure::Script(format!("step {}: {why}", index + 1)),
+            other => other,
+        })?;
+        if !engine.findings.is_empty() {
+            for finding in &mut engine.findings {
+                if finding.oracle == "expect" {
+                    finding.text = format!("step {}: {}", index + 1, finding.text);
+                }
+            }
+            return Ok(Outcome::of(engine));
+        }
+    }
+    if script.end == End::Rest {
+        engine.rest()?;
+    }
+    Ok(Outcome::of(engine))
+}
+
+/// All scenario files under a path, by name.
+///
+/// # Errors
+/// The path cannot be read.
+pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
