@@ -245,7 +245,6 @@ pub struct BranchReport {
 #[must_use]
 pub fn branches(tree: &Tree) -> Vec<BranchReport> {
     let current = tree.current();
-    let key = |branch: &Branch| (branch.items.clone(), branch.chain);
     let reports = tree.branches().iter().rev().map(|branch| {
         let is_current = branch.chain == current.chain;
         let shared = tree.fork_point(current.chain, branch.chain);
@@ -254,7 +253,6 @@ pub fn branches(tree: &Tree) -> Vec<BranchReport> {
         } else {
             tree.path_after(shared, branch.chain).len()
         };
-        let (ours, winners) = (key(branch), key(current));
         BranchReport {
             items: branch.items.to_string(),
             chain: branch.chain.to_string(),
@@ -262,14 +260,17 @@ pub fn branches(tree: &Tree) -> Vec<BranchReport> {
             fork: (!is_current)
                 .then(|| tree.node(shared).map_or("nothing".to_owned(), |node| node.tip().to_string())),
             batches,
-            why: if is_current {
-                why_current(tree)
-            } else {
-                format!("lost to {}: {}", winners.0, comparison((&winners.0, winners.1), (&ours.0, ours.1)))
-            },
+            why: if is_current { why_current(tree) } else { why_lost(current, branch) },
         }
     });
     reports.collect()
+}
+
+/// Why a branch lost to the current one, in words.
+#[must_use]
+pub fn why_lost(current: &Branch, branch: &Branch) -> String {
+    let why = comparison((&current.items, current.chain), (&branch.items, branch.chain));
+    format!("lost to {}: {why}", current.items)
 }
 
 /// Why the current branch of a run is current, in words.

@@ -1,6 +1,8 @@
 //! Identities of external events: the client's own key where it has one, else minted at acceptance (B3). "Already
 //! applied" is the set of identities on the current branch and its chain; there are no marks (A3).
 
+use std::fmt;
+
 use antipode_proto::core as wire;
 
 use crate::ids::{RegionId, RunId};
@@ -55,6 +57,17 @@ pub struct Identity {
     pub kind: ExternalKind,
     /// Key, unique by construction.
     pub key: Key,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Key::Client(key) => write!(f, "{:?} {key:?}", self.kind),
+            Key::Minted { region, epoch, sequence, ordinal, .. } => {
+                write!(f, "{:?} of {region} at {epoch}.{sequence}.{ordinal}", self.kind)
+            }
+        }
+    }
 }
 
 /// Key of an identity.

@@ -119,11 +119,12 @@ pub fn task_ref(view: &ActivityView<'_>) -> TaskRef {
     }
 }
 
-/// Hands an attempt to a poller: a register, no event.
+/// Checks a dispatched activity task against the run as it is now (R707–R709). A started attempt fits the poll that
+/// started it.
 ///
 /// # Errors
-/// [`Refusal::TaskNotFound`] when the dispatched task does not fit the run any more (R709).
-pub fn start(run: &mut Run, task: &TaskRef, poll: &PollInfo, context: Context) -> Result<(), Refusal> {
+/// [`Refusal::TaskNotFound`] with the reason it is counted under.
+pub fn check_dispatched<'a>(run: &'a Run, task: &TaskRef, poll: &str) -> Result<ActivityView<'a>, Refusal> {
     if !run.state.is_open() {
         return Err(stale("run_closed"));
     }
@@ -140,9 +141,20 @@ pub fn start(run: &mut Run, task: &TaskRef, poll: &PollInfo, context: Context) -
     if view.decided {
         return Err(stale("decided"));
     }
+    if view.attempt.started && (poll.is_empty() || view.attempt.started_request_id != poll) {
+        return Err(stale("already_started"));
+    }
+    Ok(view)
+}
+
+/// Hands an attempt to a poller: a register, no event.
+///
+/// # Errors
+/// [`Refusal::TaskNotFound`] when the dispatched task does not fit the run any more (R709).
+pub fn start(run: &mut Run, task: &TaskRef, poll: &PollInfo, context: Context) -> Result<(), Refusal> {
+    let view = check_dispatched(run, task, &poll.request_id)?;
     if view.attempt.started {
-        let same = !poll.request_id.is_empty() && view.attempt.started_request_id == poll.request_id;
-        return if same { Ok(()) } else { Err(stale("already_started")) };
+        return Ok(()); // The same poll asks again: the same task is its answer.
     }
     let anchor = view.activity.anchor();
     let attempt = wire::ActivityAttempt {

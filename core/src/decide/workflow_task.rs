@@ -95,18 +95,15 @@ fn started_attributes(
     }
 }
 
-/// Hands the task to a poller.
+fn stale(reason: &'static str) -> Refusal {
+    Refusal::TaskNotFound { message: "Workflow task not found.".to_string(), reason }
+}
+
+/// Checks a dispatched task against the run as it is now (R707–R709). A started task fits the poll that started it.
 ///
 /// # Errors
-/// [`Refusal::TaskNotFound`] when the dispatched task does not fit the run any more (R709).
-pub fn start(
-    run: &mut Run,
-    task: &TaskRef,
-    poll: &PollInfo,
-    context: Context,
-    seat: Seat,
-) -> Result<Outcome, Refusal> {
-    let stale = |reason| Refusal::TaskNotFound { message: "Workflow task not found.".to_string(), reason };
+/// [`Refusal::TaskNotFound`] with the reason it is counted under.
+pub fn check_dispatched(run: &Run, task: &TaskRef, poll: &str) -> Result<TaskView, Refusal> {
     if !run.state.is_open() {
         return Err(stale("run_closed"));
     }
@@ -120,13 +117,26 @@ pub fn start(
     if view.attempt != task.attempt {
         return Err(stale("attempt"));
     }
-    if let Some(started) = &view.started {
-        // The same poll asks again: the same task is its answer.
-        return if !poll.request_id.is_empty() && started.request_id == poll.request_id {
-            Ok(Outcome::default())
-        } else {
-            Err(stale("already_started"))
-        };
+    match &view.started {
+        Some(started) if poll.is_empty() || started.request_id != poll => Err(stale("already_started")),
+        _ => Ok(view),
+    }
+}
+
+/// Hands the task to a poller.
+///
+/// # Errors
+/// [`Refusal::TaskNotFound`] when the dispatched task does not fit the run any more (R709).
+pub fn start(
+    run: &mut Run,
+    task: &TaskRef,
+    poll: &PollInfo,
+    context: Context,
+    seat: Seat,
+) -> Result<Outcome, Refusal> {
+    let view = check_dispatched(run, task, &poll.request_id)?;
+    if view.started.is_some() {
+        return Ok(Outcome::default()); // The same poll asks again: the same task is its answer.
     }
     if view.transient {
         let attempt = wire::WorkflowTaskAttempt {
@@ -186,7 +196,6 @@ pub fn transient_events(run: &Run, context_version: i64) -> Vec<history::History
 /// # Errors
 /// [`Refusal::TaskNotFound`] with the reason it is counted under.
 pub fn check(run: &Run, presented: &Presented) -> Result<TaskView, Refusal> {
-    let stale = |reason| Refusal::TaskNotFound { message: "Workflow task not found.".to_string(), reason };
     if !run.state.is_open() {
         return Err(stale("run_closed"));
     }

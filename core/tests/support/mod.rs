@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use antipode_core::{
-    batch::Batch,
+    batch::{Batch, Envelope, Origin},
+    chain::ChainValue,
     decide::{
         Context, Outcome, Seat, activity, commands, due,
         external::{self, External},
@@ -20,6 +21,8 @@ use antipode_core::{
     refusal::Refusal,
     run::{Pushed, Run},
     task::{PollInfo, Presented},
+    tree::Tree,
+    version_history::{Item, VersionHistory},
 };
 use antipode_proto::{
     api::{
@@ -388,6 +391,50 @@ impl Author {
         };
         events(&self.run).into_iter().filter_map(signal).collect()
     }
+}
+
+/// A batch of `count` events after `parent`, header only; `salt` tells batches with equal numbers apart.
+pub fn bare(parent: Option<&Batch>, count: i64, version: i64, salt: u64) -> Batch {
+    let last = parent.map_or(0, |parent| parent.envelope.last_event.0);
+    let tip = item(last + count, version);
+    let items = parent.map(|parent| parent.envelope.items.clone()).unwrap_or_default();
+    let envelope = Envelope {
+        run: run_key(2),
+        first_run: run_id(2),
+        first_event: EventId(last + 1),
+        last_event: tip.event,
+        version: tip.version,
+        previous: parent.map_or(ChainValue::NONE, |parent| parent.chain),
+        items: items.with(tip).unwrap(),
+        origin: Origin {
+            region: RegionId(1),
+            incarnation: Incarnation(1),
+            shard: ShardId(1),
+            sequence: Sequence(salt),
+        },
+        place: Place { epoch: 1, sequence: salt },
+        causal: salt,
+        identities: Vec::new(),
+        successor: None,
+        inherited: Vec::new(),
+        fold_version: 1,
+    };
+    Batch::seal(envelope, &[])
+}
+
+/// The tree of these batches, parents first.
+pub fn tree(batches: &[&Batch]) -> Tree {
+    Tree::from_batches(batches.iter().map(|batch| (&batch.envelope, batch.chain))).unwrap()
+}
+
+/// An item of a version history.
+pub fn item(event: i64, version: i64) -> Item {
+    Item::new(EventId(event), FailoverVersion(version))
+}
+
+/// A version history.
+pub fn list(items: &[(i64, i64)]) -> VersionHistory {
+    VersionHistory::new(items.iter().map(|&(e, v)| item(e, v)).collect::<Vec<_>>()).unwrap()
 }
 
 /// Events of a run's current branch.
