@@ -11,11 +11,13 @@ const PAGE: &str = include_str!("html/report.html");
 const STYLE: &str = include_str!("html/report.css");
 
 /// The scripts in the order in which they are run: later files use earlier ones.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 11] = [
     include_str!("html/format.js"),
     include_str!("html/model.js"),
     include_str!("html/axis.js"),
     include_str!("html/glyphs.js"),
+    include_str!("html/view.js"),
+    include_str!("html/lanes.js"),
     include_str!("html/chart.js"),
     include_str!("html/list.js"),
     include_str!("html/tree.js"),
@@ -62,7 +64,11 @@ fn fill(page: &str, part: impl Fn(&str) -> Option<String>) -> String {
 
 /// Text between tags or in an attribute.
 fn text(raw: &str) -> String {
-    raw.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    raw.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 /// JSON between script tags. These characters only occur within JSON's strings, where an escape means the same; without

@@ -3,8 +3,9 @@
 class Detail {
   constructor(panel, model, palette, callbacks) {
     Object.assign(this, { panel, model, palette, callbacks });
-    // The run that is shown when the event names none, and the branch that was clicked.
+    // The run that was shown last: it stays when an event names none, or when the reader wants it to. The branch clicked.
     this.run = null;
+    this.keep = false;
     this.branch = null;
     this.entry = null;
   }
@@ -133,6 +134,7 @@ class Detail {
 
   /** Which run's branches: that of the event, else the one that the filter or the reader chose. */
   chosenRun(entry) {
+    if (this.keep && this.run) return this.run;
     const own = entry.workflows.length === 1 ? entry.workflows[0] : this.callbacks.workflow();
     const pick = (id, name) => {
       const workflow = this.model.workflows.get(id);
@@ -143,11 +145,10 @@ class Detail {
       return run ? { workflow, run } : null;
     };
     if (own) {
-      const keep = this.run && this.run.workflow === own ? this.run.run : null;
-      const found = pick(own, entry.run || keep);
+      const found = pick(own, entry.run);
       if (found) return found;
     }
-    return this.run ? pick(this.run.workflow, this.run.run) : null;
+    return this.run;
   }
 
   branches(entry) {
@@ -158,25 +159,27 @@ class Detail {
       }
     }
     if (choices.length === 0) return null;
-    const chosen = this.chosenRun(entry);
+    const shown = this.chosenRun(entry);
+    this.run = shown;
     const select = el("select", {
       "aria-label": "Run whose branches are shown",
       onchange: () => {
-        const choice = choices[Number(select.value)];
-        this.run = choice ? { workflow: choice.workflow.id, run: choice.run.name } : null;
+        this.run = choices[Number(select.value)] || null;
+        this.keep = true;
         this.branch = null;
-        // An event with a workflow of its own would show that one again.
-        this.override = choice ? { entry, ...choice } : null;
         this.draw();
       },
     });
-    const shown = this.override && this.override.entry === entry ? this.override : chosen;
+    const keep = el("button", { type: "button", class: "chip", "aria-pressed": String(this.keep), title: "Show this run whatever event is selected", onclick: () => {
+      this.keep = !this.keep;
+      this.draw();
+    } }, "keep");
     if (!shown) select.append(el("option", { value: "" }, "choose a run …"));
     for (const [index, { workflow, run }] of choices.entries()) {
       const current = shown && shown.workflow.id === workflow.id && shown.run.name === run.name;
       select.append(el("option", { value: index, selected: current }, `${workflow.id} / ${run.name}${workflow.forked ? " · branches" : ""}`));
     }
-    const section = this.section("Branches", el("p", { class: "choice" }, select, el("span", { class: "soft" }, `after step ${grouped(entry.step)}`)));
+    const section = this.section("Branches", el("p", { class: "choice" }, select, shown && keep, el("span", { class: "soft" }, `after step ${grouped(entry.step)}`)));
     if (!shown) return section;
     const key = `${shown.workflow.id}/${shown.run.name}`;
     if (this.branch && this.branch.key !== key) this.branch = null;
