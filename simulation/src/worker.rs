@@ -10,7 +10,7 @@ use antipode_history::{
 use antipode_proto::api::{
     command::v1::{self as command, Command, command::Attributes},
     common::v1::{ActivityType, Payload, Payloads, WorkflowType},
-    enums::v1::CommandType,
+    enums::v1::{CommandType, WorkflowIdConflictPolicy as Conflict, WorkflowTaskFailedCause},
     failure::v1::Failure as ApiFailure,
     history::v1::{History, HistoryEvent},
     taskqueue::v1::TaskQueue,
@@ -55,22 +55,136 @@ fn text(text: &str) -> Option<Payloads> {
     Some(Payloads { payloads: vec![Payload { data, ..Default::default() }] })
 }
 
+/// A start.
+#[must_use]
+pub fn start_operation(workflow: &str, request_id: &str, conflict: Conflict) -> Operation {
+    Operation::Start(Box::new(ws::StartWorkflowExecutionRequest {
+        namespace: "default".to_string(),
+        workflow_id: workflow.to_string(),
+        workflow_type: Some(WorkflowType { name: "type".to_string() }),
+        task_queue: queue(),
+        request_id: request_id.to_string(),
+        workflow_id_conflict_policy: conflict as i32,
+        ..Default::default()
+    }))
+}
+
+/// A signal.
+#[must_use]
+pub fn signal_operation(name: &str, request_id: &str) -> Operation {
+    Operation::Signal(Box::new(ws::SignalWorkflowExecutionRequest {
+        signal_name: name.to_string(),
+        input: text(name),
+        request_id: request_id.to_string(),
+        ..Default::default()
+    }))
+}
+
+/// A termination.
+#[must_use]
+pub fn terminate_operation() -> Operation {
+    Operation::Terminate(Box::new(ws::TerminateWorkflowExecutionRequest {
+        reason: "told to".to_string(),
+        ..Default::default()
+    }))
+}
+
+/// A request to cancel.
+#[must_use]
+pub fn cancel_operation(request_id: &str) -> Operation {
+    Operation::RequestCancel(Box::new(ws::RequestCancelWorkflowExecutionRequest {
+        reason: "told to".to_string(),
+        request_id: request_id.to_string(),
+        ..Default::default()
+    }))
+}
+
+/// Takes an offered task.
+#[must_use]
+pub fn take_request(offer: &Offer) -> Request {
+    let poll = PollInfo { identity: "worker".to_string(), queue: offer.queue.clone(), ..Default::default() };
+    let (workflow, run) = (offer.key.workflow_key(), Some(offer.key.run));
+    let task = offer.task.clone();
+    let operation = match offer.kind {
+        TaskKind::Workflow => Operation::WorkflowTaskStart { task, poll },
+        TaskKind::Activity => Operation::ActivityTaskStart { task, poll },
+    };
+    Request { workflow, run, operation }
+}
+
+/// What a worker holds after its poll was answered.
+#[must_use]
+pub fn held(reply: &Reply) -> Option<Held> {
+    match reply {
+        Reply::WorkflowTask(task, history) => {
+            let events = History::decode(&**history).map(|history| history.events).unwrap_or_default();
+            token::decode(&task.task_token).ok().map(|token| Held { token, events })
+        }
+        Reply::ActivityTask(task) => {
+            token::decode(&task.task_token).ok().map(|token| Held { token, events: Vec::new() })
+        }
+        _ => None,
+    }
+}
+
+fn request_of(held: &Held, operation: Operation) -> Request {
+    Request { workflow: held.token.key.workflow_key(), run: Some(held.token.key.run), operation }
+}
+
+/// A workflow task completed.
+#[must_use]
+pub fn complete_task_request(held: &Held, decision: &Decision) -> Request {
+    let completed = ws::RespondWorkflowTaskCompletedRequest {
+        commands: commands(decision),
+        identity: "worker".to_string(),
+        ..Default::default()
+    };
+    request_of(held, Operation::WorkflowTaskCompleted(held.token.clone(), Box::new(completed)))
+}
+
+/// A workflow task failed.
+#[must_use]
+pub fn fail_task_request(held: &Held) -> Request {
+    let failed = ws::RespondWorkflowTaskFailedRequest {
+        cause: WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure as i32,
+        identity: "worker".to_string(),
+        ..Default::default()
+    };
+    request_of(held, Operation::WorkflowTaskFailed(held.token.clone(), Box::new(failed)))
+}
+
+/// An activity task completed, or failed retryably.
+#[must_use]
+pub fn end_activity_request(held: &Held, well: bool) -> Request {
+    let named = ActivityRef::Token(held.token.clone());
+    let operation = if well {
+        let done = ws::RespondActivityTaskCompletedRequest { result: text("done"), ..Default::default() };
+        Operation::ActivityCompleted(named, Box::new(done))
+    } else {
+        let failure = Some(ApiFailure { message: "no".to_string(), ..Default::default() });
+        let failed = ws::RespondActivityTaskFailedRequest { failure, ..Default::default() };
+        Operation::ActivityFailed(named, Box::new(failed))
+    };
+    request_of(held, operation)
+}
+
+/// An activity's heartbeat.
+#[must_use]
+pub fn beat_request(held: &Held, details: &str) -> Request {
+    let beat = ws::RecordActivityTaskHeartbeatRequest { details: text(details), ..Default::default() };
+    let named = ActivityRef::Token(held.token.clone());
+    request_of(held, Operation::ActivityHeartbeat(named, Box::new(beat)))
+}
+
 impl World {
     /// Starts a workflow.
     ///
     /// # Errors
     /// [`Failure`].
     pub fn start(&mut self, region: usize, workflow: &str, request_id: &str) -> Result<Answer, Failure> {
-        let start = ws::StartWorkflowExecutionRequest {
-            namespace: "default".to_string(),
-            workflow_id: workflow.to_string(),
-            workflow_type: Some(WorkflowType { name: "type".to_string() }),
-            task_queue: queue(),
-            request_id: request_id.to_string(),
-            ..Default::default()
-        };
+        let operation = start_operation(workflow, request_id, Conflict::Unspecified);
         let key = self.key(workflow);
-        self.ask(region, Request { workflow: key, run: None, operation: Operation::Start(Box::new(start)) })
+        self.ask(region, Request { workflow: key, run: None, operation })
     }
 
     /// Signals a workflow.
@@ -84,14 +198,9 @@ impl World {
         name: &str,
         request_id: &str,
     ) -> Result<Answer, Failure> {
-        let signal = ws::SignalWorkflowExecutionRequest {
-            signal_name: name.to_string(),
-            input: text(name),
-            request_id: request_id.to_string(),
-            ..Default::default()
-        };
+        let operation = signal_operation(name, request_id);
         let key = self.key(workflow);
-        self.ask(region, Request { workflow: key, run: None, operation: Operation::Signal(Box::new(signal)) })
+        self.ask(region, Request { workflow: key, run: None, operation })
     }
 
     /// Terminates a workflow.
@@ -104,10 +213,8 @@ impl World {
         workflow: &str,
         run: Option<RunId>,
     ) -> Result<Answer, Failure> {
-        let terminate =
-            ws::TerminateWorkflowExecutionRequest { reason: "told to".to_string(), ..Default::default() };
         let key = self.key(workflow);
-        self.ask(region, Request { workflow: key, run, operation: Operation::Terminate(Box::new(terminate)) })
+        self.ask(region, Request { workflow: key, run, operation: terminate_operation() })
     }
 
     /// Takes the oldest offered task of a kind, as a poller would. None: there is none, or it was stale.
@@ -126,21 +233,8 @@ impl World {
     /// # Errors
     /// [`Failure`].
     pub fn take(&mut self, region: usize, offer: Offer) -> Result<Option<Held>, Failure> {
-        let poll =
-            PollInfo { identity: "worker".to_string(), queue: offer.queue.clone(), ..Default::default() };
-        let (workflow, run) = (offer.key.workflow_key(), Some(offer.key.run));
-        let operation = match offer.kind {
-            TaskKind::Workflow => Operation::WorkflowTaskStart { task: offer.task, poll },
-            TaskKind::Activity => Operation::ActivityTaskStart { task: offer.task, poll },
-        };
-        Ok(match self.ask(region, Request { workflow, run, operation })? {
-            Some(Ok(Reply::WorkflowTask(task, history))) => {
-                let events = History::decode(&*history).map(|history| history.events).unwrap_or_default();
-                token::decode(&task.task_token).ok().map(|token| Held { token, events })
-            }
-            Some(Ok(Reply::ActivityTask(task))) => {
-                token::decode(&task.task_token).ok().map(|token| Held { token, events: Vec::new() })
-            }
+        Ok(match self.ask(region, take_request(&offer))? {
+            Some(Ok(reply)) => held(&reply),
             _ => None,
         })
     }
@@ -155,14 +249,7 @@ impl World {
         held: &Held,
         decision: &Decision,
     ) -> Result<Answer, Failure> {
-        let completed = ws::RespondWorkflowTaskCompletedRequest {
-            commands: commands(decision),
-            identity: "worker".to_string(),
-            ..Default::default()
-        };
-        let (workflow, run) = (held.token.key.workflow_key(), Some(held.token.key.run));
-        let operation = Operation::WorkflowTaskCompleted(held.token.clone(), Box::new(completed));
-        self.ask(region, Request { workflow, run, operation })
+        self.ask(region, complete_task_request(held, decision))
     }
 
     /// Completes an activity task, or fails it retryably.
@@ -170,17 +257,7 @@ impl World {
     /// # Errors
     /// [`Failure`].
     pub fn complete_activity(&mut self, region: usize, held: &Held, well: bool) -> Result<Answer, Failure> {
-        let (workflow, run) = (held.token.key.workflow_key(), Some(held.token.key.run));
-        let named = ActivityRef::Token(held.token.clone());
-        let operation = if well {
-            let done = ws::RespondActivityTaskCompletedRequest { result: text("done"), ..Default::default() };
-            Operation::ActivityCompleted(named, Box::new(done))
-        } else {
-            let failure = Some(ApiFailure { message: "no".to_string(), ..Default::default() });
-            let failed = ws::RespondActivityTaskFailedRequest { failure, ..Default::default() };
-            Operation::ActivityFailed(named, Box::new(failed))
-        };
-        self.ask(region, Request { workflow, run, operation })
+        self.ask(region, end_activity_request(held, well))
     }
 
     /// Events of a run's current branch.

@@ -1,0 +1,152 @@
+//! The named programs. Each is small enough to be seen whole and has in it the interleavings that break a system without one or
+//! more of the laws. Their numbers of states are known: another number is another behaviour.
+
+use super::program::{Action, Does, Free, Program};
+
+const EAST: usize = 0;
+const WEST: usize = 1;
+const NORTH: usize = 2;
+
+const START: Action = Action::Start { at: EAST, workflow: "w", request: "start", terminate: false };
+
+const fn signal(at: usize, request: &'static str) -> Action {
+    Action::Signal { at, workflow: "w", request }
+}
+
+const fn force(to: usize) -> Action {
+    Action::Force { to, asks: &[] }
+}
+
+const fn complete(at: usize, does: Does) -> Action {
+    Action::Complete { at, does }
+}
+
+/// All programs, the smallest first.
+#[must_use]
+pub fn programs() -> &'static [Program] {
+    &PROGRAMS
+}
+
+static PROGRAMS: [Program; 7] = [
+    Program {
+        name: "split_brain_signals",
+        about: "EX14: both sides of a partition take a signal; each is in the history once when it heals",
+        regions: 2,
+        setup: &[START, Action::Deliver],
+        actors: &[
+            &[signal(EAST, "s1"), signal(EAST, "s2")],
+            &[force(WEST), signal(WEST, "s3"), signal(WEST, "s1")],
+            &[Action::Poll { at: WEST }, complete(WEST, Does::Wait)],
+        ],
+        free: Free { ahead: true, redeliver: true, ..Free::PLAIN },
+        symmetric: &[],
+        states: 0,
+        small: true,
+    },
+    Program {
+        name: "transient_task",
+        about: "A4: a batch of the lost version arrives under a worker's transient workflow task",
+        regions: 2,
+        setup: &[START, Action::Poll { at: EAST }, Action::Fail { at: EAST }, Action::Deliver],
+        actors: &[
+            &[signal(EAST, "s1")],
+            &[force(WEST), Action::Poll { at: WEST }, complete(WEST, Does::Timer("t", 60))],
+            &[Action::Poll { at: EAST }, complete(EAST, Does::Wait)],
+        ],
+        free: Free { ahead: true, redeliver: true, ..Free::PLAIN },
+        symmetric: &[],
+        states: 0,
+        small: true,
+    },
+    Program {
+        name: "buffered_signals",
+        about: "A2: signals that wait for a workflow task survive a failover, and none is written twice",
+        regions: 2,
+        setup: &[START, Action::Deliver],
+        actors: &[
+            &[Action::Poll { at: EAST }, complete(EAST, Does::Wait)],
+            &[signal(EAST, "s1"), signal(EAST, "s2")],
+            &[force(WEST), signal(WEST, "s3")],
+            &[Action::Poll { at: WEST }, complete(WEST, Does::Complete)],
+        ],
+        free: Free { redeliver: true, ..Free::PLAIN },
+        symmetric: &[],
+        states: 0,
+        small: false,
+    },
+    Program {
+        name: "hand_over_with_crash",
+        about: "F1, F2: a hand-over step by step, taken back or not, with a crash and calls all the time",
+        regions: 2,
+        setup: &[START, Action::Deliver],
+        actors: &[
+            &[
+                Action::Drain { at: EAST, to: WEST },
+                Action::Barrier { at: EAST },
+                Action::Release { at: EAST, to: WEST },
+            ],
+            &[Action::Undo { at: EAST }],
+            &[Action::Activate { at: WEST }],
+            &[signal(EAST, "s1")],
+            &[signal(WEST, "s2")],
+        ],
+        free: Free {
+            crashes: &[(EAST, 1), (WEST, 1)],
+            held: &[EAST, WEST],
+            insistent: true,
+            graceful: true,
+            ..Free::PLAIN
+        },
+        symmetric: &[],
+        states: 0,
+        small: true,
+    },
+    Program {
+        name: "register_and_branch",
+        about: "A1: registers of an activity against branches that win and lose, in every order of arrival",
+        regions: 3,
+        setup: &[START, Action::Poll { at: EAST }, complete(EAST, Does::Activity("a")), Action::Deliver],
+        actors: &[
+            &[Action::PollActivity { at: EAST }, Action::Beat { at: EAST, details: "half" }],
+            &[force(WEST), signal(WEST, "s1")],
+            &[force(EAST), signal(EAST, "s2")],
+        ],
+        free: Free::PLAIN,
+        symmetric: &[],
+        states: 0,
+        small: false,
+    },
+    Program {
+        name: "two_runs_one_id",
+        about: "B5-B8: runs of one workflow id on both sides, continued, terminated and started anew",
+        regions: 2,
+        setup: &[START, Action::Deliver],
+        actors: &[
+            &[Action::Poll { at: EAST }, complete(EAST, Does::ContinueAsNew), signal(EAST, "s1")],
+            &[
+                force(WEST),
+                Action::Start { at: WEST, workflow: "w", request: "again", terminate: true },
+                signal(WEST, "s2"),
+            ],
+        ],
+        free: Free { overtake: true, redeliver: true, ..Free::PLAIN },
+        symmetric: &[],
+        states: 0,
+        small: true,
+    },
+    Program {
+        name: "two_failovers",
+        about: "S600: three regions, two of them forced at once, an append in each, all orders of delivery",
+        regions: 3,
+        setup: &[START, Action::Deliver],
+        actors: &[
+            &[signal(EAST, "s1")],
+            &[force(WEST), signal(WEST, "s2")],
+            &[force(NORTH), signal(NORTH, "s3")],
+        ],
+        free: Free::PLAIN,
+        symmetric: &[],
+        states: 0,
+        small: false,
+    },
+];
