@@ -40,6 +40,31 @@ fn the_greater_order_wins_and_says_who_lost() {
 }
 
 #[test]
+fn what_the_winner_had_seen_is_replaced_and_not_lost() {
+    // A6: east wrote (1,7) and (1,8); west wrote (2,1) knowing (1,7).
+    let (seen, unseen) = (attempt(1, 7, 1, 0, "east"), attempt(1, 8, 1, 0, "east"));
+    let new = Register { base: order(1, 7), ..attempt(2, 1, 1, 0, "west") };
+    let lost = |first: &Register, second: &Register| {
+        let mut set = RegisterSet::default();
+        set.merge(first.clone());
+        set.merge(second.clone()).lost
+    };
+    assert_eq!(lost(&seen, &new), None);
+    assert_eq!(lost(&new, &seen), None);
+    assert_eq!(lost(&unseen, &new), Some(unseen.clone()));
+    assert_eq!(lost(&new, &unseen), Some(unseen.clone()));
+    // A later value of the same owner loses nothing.
+    assert_eq!(lost(&seen, &unseen), None);
+    // The base travels.
+    assert_eq!(Register::from_wire(&new.to_wire()), Ok(new.clone()));
+    let bad = wire::Register { base_version: -1, ..new.to_wire() };
+    assert_eq!(
+        Register::from_wire(&bad).unwrap_err().to_string(),
+        "register field base_version is out of range"
+    );
+}
+
+#[test]
 fn the_attempt_does_not_fall_when_a_higher_version_wins() {
     // A6: attempt 5@1 must not become 2@2, or the retry limit is exceeded.
     let result = read(&merged(&[attempt(1, 9, 5, 0, "east"), attempt(2, 1, 2, 0, "west")]));
@@ -109,19 +134,22 @@ fn wire_form_round_trips_and_bad_fields_are_named() {
 
 fn any_register() -> impl Strategy<Value = Register> {
     let scalars = (1i64..3, 0u64..3, 1i32..4, 0u32..3, 0u8..2);
-    (scalars, 0u8..3, 11i64..13).prop_map(|((version, count, tries, stamp, who), kind, event)| {
-        let who = if who == 0 { "one" } else { "two" };
-        let mut register = match kind {
-            0 | 1 => attempt(version, count, tries, stamp, who),
-            _ => Register::workflow_task_attempt(
-                ANCHOR,
-                order(version, count),
-                &wire::WorkflowTaskAttempt { attempt: tries, ..Default::default() },
-            ),
-        };
-        register.anchor.0 = EventId(event);
-        register
-    })
+    (scalars, 0u8..3, 11i64..13, 0u64..3).prop_map(
+        |((version, count, tries, stamp, who), kind, event, base)| {
+            let who = if who == 0 { "one" } else { "two" };
+            let mut register = match kind {
+                0 | 1 => attempt(version, count, tries, stamp, who),
+                _ => Register::workflow_task_attempt(
+                    ANCHOR,
+                    order(version, count),
+                    &wire::WorkflowTaskAttempt { attempt: tries, ..Default::default() },
+                ),
+            };
+            register.anchor.0 = EventId(event);
+            register.base = order(0, base);
+            register
+        },
+    )
 }
 
 fn set_of(registers: &[Register]) -> RegisterSet {

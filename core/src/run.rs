@@ -13,6 +13,8 @@ use crate::{
     fold::{FOLD_VERSION, FoldError},
     identity::{ExternalKind, Identity},
     ids::{EventId, FailoverVersion, Nanos, Place, RegionId, RunId, RunKey, RunOrder},
+    law,
+    law::LawId,
     register::{Kind, Order, Register, RegisterSet},
     state::{Anchor, State},
     tree::{Branch, Inserted, Tree},
@@ -251,10 +253,22 @@ impl Run {
         self.state.apply_envelope(&batch.envelope);
         self.forget_written();
         let tip = self.branches().last().map(|branch| branch.chain);
-        if tip != Some(batch.chain) || batch.envelope.previous != before {
+        let greatest = tip == Some(batch.chain) && batch.envelope.previous == before;
+        if !law!(LawId::V04, greatest, "own batch {} on {before} of {}", batch.chain, self.key) {
             return Err(RunError::Tree(
                 "an own batch did not become the tip of the current branch".to_string(),
             ));
+        }
+        self.is_folded()
+    }
+
+    /// V05: mutable state ends where the current branch ends.
+    fn is_folded(&self) -> Result<(), RunError> {
+        let (tip, state) = (self.last_item(), &self.state);
+        let folded =
+            tip.is_none_or(|tip| (tip.event, tip.version) == (state.last_event(), state.last_version));
+        if !law!(LawId::V05, folded, "state at {} of {}, branch at {tip:?}", state.last_event(), self.key) {
+            return Err(RunError::Tree("mutable state is not the fold of the current branch".to_string()));
         }
         Ok(())
     }
@@ -276,9 +290,11 @@ impl Run {
             self.state.apply_batch(&batch.envelope, &events)?;
             self.line.push(Arc::clone(batch));
             self.forget_written();
+            self.is_folded()?;
             return Ok(Pushed::Grew);
         }
         self.rebuild()?;
+        self.is_folded()?;
         self.reopen_verdicts();
         Ok(Pushed::Switched)
     }

@@ -44,20 +44,59 @@ const IMPURE_CRATES: [&str; 10] = [
     "async-trait",
 ];
 
+/// Pure parts of crates that also have a shell: what the simulator runs instead of a model. A folder ends with a slash.
+pub const PURE_PARTS: [&str; 12] = [
+    "history/src/shard/",
+    "history/src/token.rs",
+    "replicator/src/cursor.rs",
+    "replicator/src/entry.rs",
+    "replicator/src/handshake.rs",
+    "replicator/src/inbox.rs",
+    "replicator/src/inbox/",
+    "replicator/src/mending.rs",
+    "replicator/src/outbox.rs",
+    "replicator/src/outbox/",
+    "replicator/src/proof.rs",
+    "replicator/src/selection.rs",
+];
+
+/// The simulator is pure but for the files that read scenarios, write reports, or run seeds side by side for its command line.
+pub const SIMULATION: &str = "simulation/src/";
+
+/// Those files.
+pub const SIMULATION_SHELL: [&str; 5] = [
+    "simulation/src/command.rs",
+    "simulation/src/command/",
+    "simulation/src/jobs.rs",
+    "simulation/src/scenario.rs",
+    "simulation/src/progress.rs",
+];
+
 /// Names that must not appear in pure code, with the reason.
-pub const IMPURE_NAMES: [(&str, &str); 12] = [
+pub const IMPURE_NAMES: [(&str, &str); 13] = [
     ("SystemTime", "time comes in as an argument"),
     ("Instant", "time comes in as an argument"),
     ("HashMap", "its order differs from process to process: use BTreeMap"),
     ("HashSet", "its order differs from process to process: use BTreeSet"),
+    ("RandomState", "its hashes differ from process to process"),
+    ("DefaultHasher", "its hashes are not ours to promise"),
     ("thread_rng", "randomness comes in as an argument"),
+    ("getrandom", "randomness comes in as an argument"),
     ("new_v4", "ids come in as arguments"),
+    ("now_v7", "ids come in as arguments"),
     ("tokio", "pure code has no runtime"),
     ("async", "pure code is synchronous"),
     ("await", "pure code is synchronous"),
+];
+
+/// Modules that must not be named in a path of pure code (`fs::read`, `use std::env;`), with the reason.
+pub const IMPURE_MODULES: [(&str, &str); 6] = [
     ("thread", "pure code has no threads"),
     ("fs", "pure code does no input or output"),
     ("net", "pure code does no input or output"),
+    ("env", "pure code does not look at its surroundings"),
+    ("process", "pure code does not look at its surroundings"),
+    ("rand", "randomness comes in as an argument"),
 ];
 
 /// One dependency edge of the workspace.
@@ -172,8 +211,33 @@ pub fn impurities(path: &str, text: &str) -> Vec<Finding> {
                 found.push(Finding::at(path, index + 1, format!("`{name}` in pure code: {why}")));
             }
         }
+        for (module, why) in IMPURE_MODULES {
+            if names_module(line, module) {
+                found.push(Finding::at(path, index + 1, format!("`{module}` in pure code: {why}")));
+            }
+        }
     }
     found
+}
+
+/// Whether the word stands in the line as a part of a path.
+fn names_module(line: &str, module: &str) -> bool {
+    line.match_indices(module).any(|(at, _)| {
+        let (before, after) = (&line[..at], &line[at + module.len()..]);
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        let whole = !before.ends_with(is_name) && !after.starts_with(is_name);
+        // Within braces of a `use` it is a part of a path too.
+        let listed = line.trim_start().starts_with("use std::{");
+        whole && (before.ends_with("std::") || after.starts_with("::") || listed)
+    })
+}
+
+/// Whether a file is pure by its place: a pure crate, a pure part of another, or the simulator but for its shell.
+pub fn is_pure_place(path: &str) -> bool {
+    let below = |place: &&str| if place.ends_with('/') { path.starts_with(*place) } else { path == *place };
+    PURE.iter().any(|name| path.starts_with(&format!("{name}/src/")))
+        || PURE_PARTS.iter().any(|place| below(&place))
+        || (path.starts_with(SIMULATION) && !SIMULATION_SHELL.iter().any(|place| below(&place)))
 }
 
 /// Whether a file of a mixed crate says of itself that it is pure: its head comment opens with "Pure".
@@ -190,8 +254,7 @@ pub fn purity(root: &Path) -> Result<Vec<Finding>, String> {
     for path in source::files(root, ".rs").map_err(|e| e.to_string())? {
         let shown = source::shown(root, &path);
         let text = fs::read_to_string(&path).map_err(|e| format!("{shown}: {e}"))?;
-        let pure_crate = PURE.iter().any(|c| shown.starts_with(&format!("{c}/src/")));
-        if !source::is_test_file(&shown) && (pure_crate || says_pure(&text)) {
+        if !source::is_test_file(&shown) && (is_pure_place(&shown) || says_pure(&text)) {
             found.extend(impurities(&shown, &text));
         }
     }

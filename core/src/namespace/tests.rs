@@ -345,7 +345,12 @@ enum Action {
     Release,
     Activate,
     Force(i64),
+    Durable(u32),
+    Promote,
     Delete,
+    /// The region's store is restored: its record is an earlier one again, and it mints the same stamps and versions for other
+    /// content (E2). The merge must be total even over that.
+    Restore(usize),
     /// Receive what another region knows.
     Hear(usize),
 }
@@ -361,14 +366,23 @@ fn any_action() -> impl Strategy<Value = (usize, Action)> {
         2 => Just(Action::Release),
         3 => Just(Action::Activate),
         2 => (0i64..30).prop_map(Action::Force),
+        1 => (0u32..3).prop_map(Action::Durable),
+        1 => Just(Action::Promote),
+        1 => (0usize..40).prop_map(Action::Restore),
         4 => (0usize..3).prop_map(Action::Hear),
     ];
     (0usize..3, prop_oneof![30 => action, 1 => Just(Action::Delete)])
 }
 
-fn perform(records: &mut [Record], here: usize, action: &Action) -> Result<(), Refusal> {
+fn perform(
+    records: &mut [Record],
+    sent: &[Record],
+    here: usize,
+    action: &Action,
+    why: &str,
+) -> Result<(), Refusal> {
     let regions = regions();
-    let by = act(&regions, NAMES[here]);
+    let by = Act { why, ..act(&regions, NAMES[here]) };
     let mine = records[here].clone();
     records[here] = match action {
         Action::Describe(n) => {
@@ -387,7 +401,12 @@ fn perform(records: &mut [Record], here: usize, action: &Action) -> Result<(), R
         Action::Force(seen) => {
             mine.force(&by, Forced { seen_max: FailoverVersion(*seen), ..Forced::default() })?
         }
+        Action::Durable(peers) => {
+            mine.update_durability(&by, Durability { peers: *peers, degrade: false })?
+        }
+        Action::Promote => mine.promote(&by)?,
         Action::Delete => mine.delete(&by)?,
+        Action::Restore(moment) => sent.get(moment % sent.len().max(1)).cloned().unwrap_or(mine),
         Action::Hear(other) => {
             let mut merged = mine;
             merged.merge(&records[*other]);
@@ -397,23 +416,32 @@ fn perform(records: &mut [Record], here: usize, action: &Action) -> Result<(), R
     Ok(())
 }
 
-/// Every state that any region was ever in: what messages can carry.
-fn updates(actions: &[(usize, Action)]) -> Vec<Record> {
-    let mut records = vec![global(&NAMES); 3];
-    let mut sent = vec![records[0].clone()];
-    for (here, action) in actions {
-        if perform(&mut records, *here, action).is_ok() {
+/// Every state that any region was ever in: what messages can carry. No two steps have the same texts.
+fn updates(base: &Record, actions: &[(usize, Action)]) -> Vec<Record> {
+    let mut records = vec![base.clone(); 3];
+    let mut sent = vec![base.clone()];
+    for (step, (here, action)) in actions.iter().enumerate() {
+        let why = format!("step {step}");
+        if perform(&mut records, &sent, *here, action, &why).is_ok() {
             sent.push(records[*here].clone());
         }
     }
     sent
 }
 
+/// A namespace of three regions, or one that is still local to east.
+fn any_base() -> impl Strategy<Value = Record> {
+    any::<bool>().prop_map(|local| match local {
+        true => Record::new_local(start("orders", 1), "east").unwrap(),
+        false => global(&NAMES),
+    })
+}
+
 proptest! {
     #[test]
     fn any_order_of_delivery_gives_equal_bytes(
-        (sent, shuffled) in prop::collection::vec(any_action(), 0..40)
-            .prop_map(|actions| updates(&actions))
+        (sent, shuffled) in (any_base(), prop::collection::vec(any_action(), 0..40))
+            .prop_map(|(base, actions)| updates(&base, &actions))
             .prop_flat_map(|sent| (Just(sent.clone()), Just(sent).prop_shuffle()))
     ) {
         let deliver = |order: &[Record]| {
@@ -436,12 +464,43 @@ proptest! {
         prop_assert_eq!(Record::from_bytes(&a.to_bytes()), Ok(a));
     }
 
+    /// F4: namespaces that were registered under the same names in regions that did not see each other: each living one is
+    /// found under one name of its own, the oldest keeps what it registered, and every region derives the same.
+    #[test]
+    fn names_do_not_depend_on_the_order(
+        (records, shuffled) in prop::collection::vec((0u8..3, 0u32..3, 1u64..4, any::<bool>()), 1..7)
+            .prop_map(|namespaces| {
+                let record = |(number, (name, by, counter, deleted)): (u8, (u8, u32, u64, bool))| {
+                    let mut record = global(&NAMES);
+                    record.id = NamespaceId::from_random([number; 16]);
+                    let stamp = Stamp { counter, region: RegionId(by + 1) };
+                    record.name = Lww::new(format!("name-{name}"), stamp);
+                    record.deleted = deleted;
+                    record
+                };
+                (0u8..).zip(namespaces).map(record).collect::<Vec<_>>()
+            })
+            .prop_flat_map(|records| (Just(records.clone()), Just(records).prop_shuffle()))
+    ) {
+        let regions = regions();
+        let names = resolve_names(&records, &regions);
+        prop_assert_eq!(&names, &resolve_names(&shuffled, &regions));
+        let living: Vec<_> = records.iter().filter(|record| !record.is_deleted()).collect();
+        prop_assert_eq!(names.len(), living.len());
+        prop_assert_eq!(names.values().collect::<BTreeSet<_>>().len(), living.len());
+        for record in &living {
+            let rivals = living.iter().filter(|other| other.name() == record.name());
+            let oldest = rivals.min_by_key(|other| (other.name.stamp, other.id)).unwrap();
+            prop_assert_eq!(oldest.id == record.id, names[&record.id] == record.name());
+        }
+    }
+
     #[test]
     fn merge_is_commutative_and_associative(
         actions in prop::collection::vec(any_action(), 3..40),
         picks in prop::array::uniform3(any::<prop::sample::Index>()),
     ) {
-        let sent = updates(&actions);
+        let sent = updates(&global(&NAMES), &actions);
         let [a, b, c] = picks.map(|pick| pick.get(&sent).clone());
         let join = |a: &Record, b: &Record| {
             let mut joined = a.clone();
@@ -460,8 +519,11 @@ proptest! {
         let regions = regions();
         let mut records = vec![global(&NAMES); 3];
         for (here, action) in &actions {
+            if matches!(action, Action::Restore(_)) {
+                continue; // A restored store mints again what it minted; that it must not write is E2.
+            }
             // A refusal leaves the record as it was.
-            let _ = perform(&mut records, *here, action);
+            let _ = perform(&mut records, &[], *here, action, "test");
             for (index, record) in records.iter().enumerate() {
                 if let Some(version) = record.writable(NAMES[index]) {
                     prop_assert!(regions.owns(NAMES[index], version));
