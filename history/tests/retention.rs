@@ -10,11 +10,12 @@ use antipode_core::ids::{
     WorkflowKey,
 };
 use antipode_history::{
-    api::{Applied, HistoryRequest, Operation, Refusal, Replicated, Reply, Request, Taken},
+    api::{Applied, HistoryRequest, Offer, Operation, PollInfo, Refusal, Replicated, Reply, Request, Taken},
     shard::{
         BACKLOG_PAGE, Down, Event, Load, Loaded, NamespaceView, OBLIGATION_PAGE, Output, Proof, Setting,
         Shard, Token,
     },
+    token,
 };
 use antipode_persistence::{
     MemoryStore,
@@ -23,8 +24,12 @@ use antipode_persistence::{
 };
 use antipode_proto::{
     api::{
-        common::v1::WorkflowType, enums::v1::WorkflowIdReusePolicy as Reuse, history::v1 as history,
-        taskqueue::v1::TaskQueue, workflowservice::v1 as ws,
+        command::v1::{self as command, command::Attributes},
+        common::v1::WorkflowType,
+        enums::v1::{CommandType, WorkflowIdReusePolicy as Reuse},
+        history::v1 as history,
+        taskqueue::v1::TaskQueue,
+        workflowservice::v1 as ws,
     },
     core as wire,
 };
@@ -77,6 +82,7 @@ struct Region {
     applied: Vec<Applied>,
     events: BTreeMap<Event, u64>,
     offered: BTreeSet<RunId>,
+    offers: Vec<Offer>,
 }
 
 impl Region {
@@ -101,6 +107,7 @@ impl Region {
             applied: Vec::new(),
             events: BTreeMap::new(),
             offered: BTreeSet::new(),
+            offers: Vec::new(),
         }
     }
 
@@ -137,6 +144,7 @@ impl Region {
                     Output::Offer(offer) => {
                         self.offered.insert(offer.key.run);
                         self.shard.offered(self.now, &offer, Taken::Yes);
+                        self.offers.push(offer);
                     }
                     Output::Count(event) => *self.events.entry(event).or_default() += 1,
                     Output::Broken(why) => panic!("{why}"),
@@ -192,6 +200,32 @@ impl Region {
 
     fn terminate(&mut self) {
         self.ask(None, Operation::Terminate(Box::default())).unwrap();
+    }
+
+    /// A worker takes the task that was offered last and continues the run as a new one, which is given.
+    fn continue_as_new(&mut self) -> RunId {
+        let offer = self.offers.pop().unwrap();
+        let poll = PollInfo { request_id: "poll".to_string(), ..PollInfo::default() };
+        let begin = Operation::WorkflowTaskStart { task: offer.task, poll };
+        let Reply::WorkflowTask(task, _) = self.ask(Some(offer.key.run), begin).unwrap() else {
+            panic!("no task")
+        };
+        let token = token::decode(&task.task_token).unwrap();
+        let attributes = command::ContinueAsNewWorkflowExecutionCommandAttributes {
+            workflow_type: Some(WorkflowType { name: "Order".to_string() }),
+            ..Default::default()
+        };
+        let completed = ws::RespondWorkflowTaskCompletedRequest {
+            commands: vec![command::Command {
+                command_type: CommandType::ContinueAsNewWorkflowExecution as i32,
+                attributes: Some(Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(attributes)),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let complete = Operation::WorkflowTaskCompleted(token, Box::new(completed));
+        self.ask(Some(offer.key.run), complete).unwrap();
+        self.current().unwrap()
     }
 
     fn describe(&mut self, run: Option<RunId>) -> Result<(), Refusal> {
@@ -622,6 +656,47 @@ fn a_run_that_owes_stays() {
     west.pass(3 * HOUR);
     assert!(west.is_tombstone(run));
     assert_eq!(west.stored(run).unwrap().0.unclaimed.len(), 1, "and stays listed as long as the tombstone");
+}
+
+/// B8: the end of a continued run does not wait for the first batch of a successor that was here and is deleted.
+#[test]
+fn the_end_of_a_chain_comes_after_its_successor_is_deleted() {
+    let (mut east, mut west) = pair();
+    let first = east.start();
+    west.take_all(east.log(0));
+    let seen = east.tip().0;
+    let second = east.continue_as_new();
+    east.terminate();
+    let (of_first, of_second): (Vec<_>, Vec<_>) =
+        east.log(seen).into_iter().partition(|entry| key_of(entry).run == first);
+    west.take_all(of_second);
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(second));
+    west.take_all(of_first);
+    let (head, _) = west.stored(first).unwrap();
+    assert_eq!((head.branches.len(), west.current()), (1, Some(second)));
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(first), "closed, it goes too");
+}
+
+/// A tombstone goes a week and a retention after the run, and the last row of the id takes the record along.
+#[test]
+fn a_tombstone_goes_in_time() {
+    let (mut east, _) = pair();
+    let run = east.start();
+    east.terminate();
+    east.prove_all("west");
+    east.pass(2 * HOUR);
+    assert!(east.is_tombstone(run));
+    east.set(NamespaceView { retention: Nanos(3 * DAY), ..view(1, true, &["west"]) });
+    east.pass(10 * DAY - 3 * HOUR);
+    assert!(east.is_tombstone(run), "a longer retention counts for it too");
+    east.crash();
+    east.pass(6 * HOUR);
+    assert_eq!((east.stored(run), east.current()), (None, None));
+    assert_eq!(east.counted(Event::TombstoneExpired), 1);
 }
 
 #[test]
