@@ -301,6 +301,9 @@ fn operation(call: &Call) -> Operation {
                 request_id: start.request_id,
                 workflow_id_reuse_policy: start.workflow_id_reuse_policy,
                 workflow_id_conflict_policy: start.workflow_id_conflict_policy,
+                workflow_run_timeout: start.workflow_run_timeout,
+                workflow_start_delay: start.workflow_start_delay,
+                retry_policy: start.retry_policy,
                 signal_name: if step.name.is_empty() { "s".to_string() } else { step.name.clone() },
                 ..Default::default()
             }))
@@ -333,6 +336,7 @@ fn start(call: &Call, step: &StartStep) -> ws::StartWorkflowExecutionRequest {
         input: Some(program.input()),
         request_id: call.id.clone(),
         workflow_run_timeout: step.run_timeout.map(span),
+        workflow_start_delay: step.delay.map(span),
         workflow_id_reuse_policy: reuse(step.reuse.as_deref()),
         workflow_id_conflict_policy: conflict(step.conflict.as_deref()),
         retry_policy: step.attempts.map(|maximum_attempts| RetryPolicy {

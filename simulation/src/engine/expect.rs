@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use antipode_core::ids::RunId;
+use antipode_core::{identity::Key, ids::RunId, run::Run};
 use antipode_proto::api::enums::v1::WorkflowExecutionStatus as Status;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     rest::{client_key, outline},
     script::Expect,
     short,
+    span::Span,
 };
 use crate::region::Kept;
 
@@ -100,6 +101,10 @@ impl Engine {
         }
         if let Some(wanted) = &expect.description {
             self.differs(site, "description", wanted, &description);
+        }
+        if let Some(wanted) = expect.retention {
+            let found = Span::seconds(self.sites[site].region.record.config().retention_seconds);
+            self.differs(site, "retention", &wanted, &found);
         }
         if let Some(wanted) = &expect.members {
             let mut wanted = wanted.clone();
@@ -196,6 +201,26 @@ impl Engine {
                 &crate::oracle::signals(&events),
             );
         }
+        if let Some(wanted) = &expect.attempts {
+            let found = attempts(&kept.run);
+            self.differs(site, &format!("attempts of activities of {}", expect.workflow), wanted, &found);
+        }
+        if let Some(wanted) = &expect.task_attempt {
+            let found = kept.run.task().map_or(0, |task| task.attempt);
+            self.differs(site, &format!("attempt of the workflow task of {}", expect.workflow), wanted, &found);
+        }
+        if let Some(wanted) = &expect.waiting {
+            let live = kept.run.pending_live();
+            let found: BTreeSet<String> = live
+                .into_iter()
+                .filter_map(|(identity, _)| match identity.key {
+                    Key::Client(key) => Some(key),
+                    _ => None,
+                })
+                .collect();
+            let wanted: BTreeSet<String> = wanted.iter().cloned().collect();
+            self.differs(site, &format!("events of {} that wait", expect.workflow), &wanted, &found);
+        }
         if let Some(wanted) = &expect.current {
             self.differs(
                 site,
@@ -211,6 +236,12 @@ impl Engine {
             self.differs(site, &format!("branches of {}", expect.workflow), &wanted, &found);
         }
     }
+}
+
+/// Attempts of a run's pending activities, in the order in which they were scheduled.
+pub(crate) fn attempts(run: &Run) -> Vec<i32> {
+    let scheduled = run.state.activities.keys();
+    scheduled.filter_map(|event| run.activity(*event)).map(|view| view.attempt.attempt).collect()
 }
 
 /// A version history without spaces.

@@ -189,6 +189,10 @@ impl Engine {
         if let Some(call) = &moment.answered {
             so &= self.calls.by_id(call).is_some_and(|call| call.outcome != super::calls::Outcome::Waiting);
         }
+        if let Some(name) = &moment.seen {
+            let count = self.seen.count(name) + self.faults.get(name.as_str()).copied().unwrap_or(0);
+            so &= count >= moment.times.unwrap_or(1);
+        }
         if moment.region.is_empty() {
             return Ok(so);
         }
@@ -215,6 +219,13 @@ impl Engine {
             };
             so &= here.held.values().any(|task| task.kind() == wanted && task.workflow() == moment.workflow);
         }
+        if let Some(attempt) = moment.attempt
+            && so
+        {
+            so &= self.current_run(site, &moment.workflow)?.is_some_and(|kept| {
+                super::expect::attempts(&kept.run).into_iter().any(|reached| reached >= attempt)
+            });
+        }
         if let Some(event) = &moment.event
             && so
         {
@@ -233,6 +244,13 @@ impl Engine {
             let item = (antipode_core::ids::EventId(id), antipode_core::ids::FailoverVersion(version));
             kept.run.items().contains(item.0, item.1)
         }))
+    }
+
+    /// The run that owns a workflow id, as a region stores it.
+    fn current_run(&self, site: usize, workflow: &str) -> Result<Option<crate::region::Kept>, Failure> {
+        let key = self.key(workflow);
+        let Some(owner) = self.sites[site].region.stored_owner(&key)? else { return Ok(None) };
+        Ok(self.sites[site].region.stored_runs(&key)?.remove(&owner))
     }
 
     fn evict(&mut self, site: usize) -> Result<(), Failure> {

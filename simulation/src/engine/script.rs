@@ -279,6 +279,15 @@ pub struct Moment {
     /// A commit is in flight.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub committing: bool,
+    /// An activity of the workflow's current run has come to this attempt, or a later one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<i32>,
+    /// An interesting state was reached, or a fault counted, anywhere…
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
+    /// … so often; without it once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<u64>,
 }
 
 /// Starts a workflow.
@@ -311,6 +320,9 @@ pub struct StartStep {
     /// Attempts of the workflow's retry policy; none: no policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i32>,
+    /// How long the first workflow task waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Span>,
     /// The client asks once, in this region only, whatever it answers.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub once: bool,
@@ -549,6 +561,18 @@ pub struct Expect {
     /// Regions of the namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<String>>,
+    /// Retention of the namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Span>,
+    /// Attempt of the run's pending activities, in the order in which they were scheduled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Vec<i32>>,
+    /// Attempt of the run's pending workflow task; 0: there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_attempt: Option<i32>,
+    /// Request ids of external events that wait for a workflow task to end (pending, A2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Vec<String>>,
     /// Call of this request id…
     #[serde(skip_serializing_if = "String::is_empty")]
     pub call: String,
