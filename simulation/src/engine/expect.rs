@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use antipode_core::{identity::Key, ids::RunId, run::Run};
+use antipode_core::{identity::Key, ids::RunId, run::Run, version_history::VersionHistory};
 use antipode_proto::api::enums::v1::WorkflowExecutionStatus as Status;
 
 use super::{
@@ -226,13 +226,13 @@ impl Engine {
                 site,
                 &format!("current branch of {}", expect.workflow),
                 &plain(wanted),
-                &plain(&kept.run.items().to_string()),
+                &listed(&kept.run.items()),
             );
         }
         if !expect.branches.is_empty() {
             let wanted: BTreeSet<String> = expect.branches.iter().map(|branch| plain(branch)).collect();
             let found: BTreeSet<String> =
-                kept.run.branches().iter().map(|branch| plain(&branch.items.to_string())).collect();
+                kept.run.branches().iter().map(|branch| listed(&branch.items)).collect();
             self.differs(site, &format!("branches of {}", expect.workflow), &wanted, &found);
         }
     }
@@ -242,6 +242,13 @@ impl Engine {
 pub(crate) fn attempts(run: &Run) -> Vec<i32> {
     let scheduled = run.state.activities.keys();
     scheduled.filter_map(|event| run.activity(*event)).map(|view| view.attempt.attempt).collect()
+}
+
+/// A version history as the examples write it: `[(3,1),(5,2)]`.
+fn listed(history: &VersionHistory) -> String {
+    let items: Vec<_> =
+        history.items().iter().map(|item| format!("({},{})", item.event.0, item.version.0)).collect();
+    format!("[{}]", items.join(","))
 }
 
 /// A version history without spaces.

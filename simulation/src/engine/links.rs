@@ -692,7 +692,10 @@ impl Engine {
     /// What a receiver says is proved must be there (V15, E1). Looked at when it is said, not when it arrives.
     fn check_ack(&mut self, from: usize, to: usize, ack: &replicate_request::Ack) {
         let Some(stream) = self.links.streams.get(&(from, to)) else { return };
-        let excepted: BTreeSet<RunId> = stream.inbox.exceptions().iter().map(|(key, _)| key.run).collect();
+        let mut excepted: BTreeSet<RunId> =
+            stream.inbox.exceptions().iter().map(|(key, _)| key.run).collect();
+        // A scenario holds these back: they were announced and wait at the source.
+        excepted.extend(self.links.withheld.get(&(from, to)).into_iter().flat_map(BTreeMap::keys));
         let proofs: Vec<_> = ack.proof.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
         for (shard, proof) in proofs {
             self.watch_proof(from, to, shard, proof, &excepted);
