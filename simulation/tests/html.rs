@@ -8,6 +8,7 @@ mod story;
 
 use antipode_simulation::{
     html::render,
+    scenario,
     trace::{
         Band, Belief, Fate, Finding, Kind, Lane, Line, Message, Recording, TreeBranch, TreeEvent, TreeView,
     },
@@ -24,7 +25,7 @@ fn five_messages() {
     let recording = small();
     assert_eq!(recording.messages.len(), 5);
     let page = write("small", &recording);
-    assert_eq!(embedded(&page), serde_json::to_value(&recording).unwrap());
+    assert_whole(&page, &recording);
     assert!(page.contains("<title>one divergence · antipode sim</title>"));
     assert!(page.contains("data-seed=\"7\""));
 }
@@ -42,15 +43,43 @@ fn five_hundred_messages_and_more() {
         assert!(recording.trees.iter().any(|tree| tree.branches.len() > 1));
         assert!(recording.bands.len() >= 2 && recording.beliefs.len() >= 6 && !recording.findings.is_empty());
         let page = write(name, &recording);
-        assert_eq!(embedded(&page), serde_json::to_value(&recording).unwrap());
+        assert_whole(&page, &recording);
     }
+}
+
+#[test]
+fn a_scenario_of_the_engine() {
+    let text = include_str!("../scenarios/examples/ex14_split_brain.yaml");
+    let script = scenario::parse("ex14_split_brain.yaml", text).unwrap();
+    let recording = scenario::run(&script, true).unwrap().recording.expect("a recording was asked for");
+    let page = write("scenario", &recording);
+    let shown = embedded(&page);
+    assert_eq!(shown, serde_json::to_value(&recording).unwrap());
+    // What the page's scripts look for: should the recorder tell it differently, they have to follow.
+    let lines = shown["lines"].as_array().unwrap();
+    let verdicts: Vec<&Value> = lines.iter().filter(|line| line["kind"] == "verdict").collect();
+    assert!(!verdicts.is_empty());
+    for verdict in verdicts {
+        for field in
+            ["verdict", "reason", "incoming", "arithmetic", "winner", "why", "rebuild", "fork", "problem"]
+        {
+            assert!(verdict["detail"].get(field).is_some(), "{field} is missing in {verdict}");
+        }
+    }
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["kind"] == "failover" && line["text"].as_str().unwrap().starts_with("believes"))
+    );
+    assert!(shown["messages"].as_array().unwrap().iter().any(|message| message["fate"] == "delivered"));
+    assert!(shown["bands"].as_array().unwrap().iter().any(|band| band["kind"] == "cut"));
 }
 
 #[test]
 fn nothing_is_recorded() {
     let recording = Recording { title: "seed 0".to_owned(), ..Recording::default() };
     let page = write("empty", &recording);
-    assert_eq!(embedded(&page), serde_json::to_value(&recording).unwrap());
+    assert_whole(&page, &recording);
 }
 
 #[test]
@@ -95,7 +124,7 @@ fn hostile_text_stays_text() {
     recording.messages[0].workflows = vec![hostile.to_owned()];
     recording.findings[0].text = hostile.to_owned();
     let page = write("hostile", &recording);
-    assert_eq!(embedded(&page), serde_json::to_value(&recording).unwrap());
+    assert_whole(&page, &recording);
     let lower = page.to_lowercase();
     assert_eq!(lower.matches("</script").count(), 2);
     assert_eq!(lower.matches("<script").count(), 2);
@@ -112,6 +141,23 @@ fn write(name: &str, recording: &Recording) -> String {
         std::fs::write(format!("{folder}/{name}.html"), &page).unwrap();
     }
     page
+}
+
+/// Everything that was recorded is in the page, and reads as it was.
+fn assert_whole(page: &str, recording: &Recording) {
+    let shown = embedded(page);
+    assert_eq!(shown, serde_json::to_value(recording).unwrap());
+    for (name, length) in [
+        ("lanes", recording.lanes.len()),
+        ("lines", recording.lines.len()),
+        ("messages", recording.messages.len()),
+        ("bands", recording.bands.len()),
+        ("beliefs", recording.beliefs.len()),
+        ("trees", recording.trees.len()),
+        ("findings", recording.findings.len()),
+    ] {
+        assert_eq!(shown[name].as_array().map(Vec::len), Some(length), "{name}");
+    }
 }
 
 /// What stands before and after the recording.

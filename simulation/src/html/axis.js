@@ -8,6 +8,9 @@ function buildAxis(model, items, mode) {
   const byTime = new Map(moments.map((moment) => [moment.at, moment]));
   /** How many dots a lane has at a moment. */
   axis.dots = (at, lane) => (byTime.has(at) ? byTime.get(at).dots[lane] || 0 : 0);
+  for (const [index, moment] of moments.entries()) moment.room = (index + 1 < moments.length ? axis.at(moments[index + 1].at) : axis.to) - axis.at(moment.at);
+  /** Units that each dot of a lane has until the next moment. */
+  axis.room = (at, lane) => (byTime.has(at) ? byTime.get(at).room / Math.max(1, byTime.get(at).dots[lane]) : 0);
   return axis;
 }
 
@@ -40,9 +43,7 @@ function timeAxis(model, moments) {
     moments,
     from: 0,
     to: end,
-    // Dots of one moment stand side by side, as far as there is room: the chart adds pixels for them.
     at: (at) => at / MILLI,
-    dotUnits: 0,
     time: (position) => position * MILLI,
     gaps: [],
   };
@@ -82,7 +83,6 @@ function eventAxis(model, moments) {
     from: 0,
     to: end,
     at: (at) => between(at, end, model.end, times, starts),
-    dotUnits: 1,
     time: (position) => between(position, model.end, end, starts, times),
     gaps,
   };

@@ -158,7 +158,7 @@ class Detail {
         if (run.views.some((views) => views.length > 0)) choices.push({ workflow, run });
       }
     }
-    if (choices.length === 0) return null;
+    if (choices.length === 0) return this.section("Branches", el("p", { class: "soft" }, "No branch trees were recorded."));
     const shown = this.chosenRun(entry);
     this.run = shown;
     const select = el("select", {

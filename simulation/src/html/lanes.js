@@ -139,11 +139,13 @@ class Lanes extends View {
     this.font(10.5, 600);
     const left = Math.max(x0, GUTTER) + 6, width = context.measureText(label).width;
     if (x1 - left > width + 6) {
+      // In a high band the dots are in the middle.
+      const y = full ? top + 8 : top + height / 2;
       context.fillStyle = palette["red-tint"];
-      context.fillRect(left - 3, top + height / 2 - 6, width + 6, 12);
+      context.fillRect(left - 3, y - 6, width + 6, 12);
       context.fillStyle = colour;
       context.textAlign = "left";
-      context.fillText(label, left, top + height / 2 + 0.5);
+      context.fillText(label, left, y + 0.5);
     }
     this.hits.areas.push({ x0, x1, y0: top, y1: top + height, at: since, text: `${label}, ${span(since)} … ${until === null ? "the end" : span(until)}` + (until === null ? "" : ` (${span(until - since)})`) });
   }
@@ -195,7 +197,9 @@ class Lanes extends View {
   beliefsOf(region) {
     if (this.beliefNamespace !== this.namespace) {
       this.beliefNamespace = this.namespace;
-      this.beliefs = this.model.lanes.map((_, lane) => this.model.beliefs.filter((belief) => belief.region === lane && belief.namespace === this.namespace));
+      // A region that starts again says again what it believed before.
+      const same = (a, b) => a && a.version === b.version && a.active === b.active && a.phase === b.phase && a.writable === b.writable;
+      this.beliefs = this.model.lanes.map((_, lane) => this.model.beliefs.filter((belief) => belief.region === lane && belief.namespace === this.namespace).filter((belief, index, all) => !same(all[index - 1], belief)));
     }
     return this.beliefs[region];
   }
@@ -251,8 +255,9 @@ class Lanes extends View {
       const message = entry.source;
       const quiet = message.workflows.length === 0;
       // With something selected, what it sent and what brought it stand out.
-      context.globalAlpha = related.has(entry) ? 1 : alpha * (quiet ? 0.5 : 1);
-      const width = related.has(entry) ? 1.9 : quiet || many > 300 ? 1 : 1.3;
+      const pending = message.fate === "travelling";
+      context.globalAlpha = related.has(entry) ? 1 : alpha * (quiet || pending ? 0.5 : 1);
+      const width = related.has(entry) ? 1.9 : quiet || pending || many > 300 ? 1 : 1.3;
       const end = drawArrow(context, message, from, to, palette.lane(message.from), palette, width, many < 260);
       this.hits.arrows.push({ x0: from.x, y0: from.y, x1: end.x, y1: end.y, entry });
     }
@@ -301,7 +306,7 @@ class Lanes extends View {
 
   drawDots() {
     const { context, palette } = this;
-    const room = this.axis.dotUnits ? this.scale : 12;
+    const room = this.axis.mode === "events" ? this.scale : 12;
     const r = clamp(room * 0.3, 1.4, 5);
     for (const entry of this.items) {
       if (entry.type !== "line") continue;

@@ -95,7 +95,7 @@ function kindCell(palette, entry) {
 /** What stands at the end of a row: how a message ended, or the workflow. */
 function tail(entry) {
   if (entry.type === "message") return [entry.source.copy && el("i", { class: "pill" }, "copy"), entry.lost ? el("i", { class: "pill red" }, entry.source.fate) : entry.source.fate === "travelling" ? "on its way" : span(entry.source.arrived - entry.at)];
-  if (entry.tone === "alarm") return [el("i", { class: "pill red" }, "alarm")];
+  if (entry.tone === "alarm") return [el("i", { class: "pill red" }, "alarm"), entry.workflows[0] || ""];
   if (entry.tone === "rebuild") return [el("i", { class: "pill amber" }, "switches"), entry.workflows[0] || ""];
   if (entry.tone === "branch") return [el("i", { class: "pill amber" }, "new branch"), entry.workflows[0] || ""];
   return entry.workflows[0] || "";

@@ -27,6 +27,7 @@ function buildModel(recording, seed) {
   for (const belief of model.beliefs) if (!told.has(`${belief.region} ${belief.at}`)) model.items.push(beliefItem(model, belief));
   for (const message of model.messages) model.items.push(messageItem(model, message));
   addFindings(model, recording.findings || []);
+  nameFindings(model);
   // What happened first, then what was believed because of it, then what was sent.
   const rank = { line: 0, belief: 1, message: 2 };
   model.items.sort((a, b) => a.at - b.at || rank[a.type] - rank[b.type] || a.order - b.order);
@@ -138,6 +139,18 @@ function addFindings(model, findings) {
   }
 }
 
+/** A finding may name a run in its sentence only: then it is about that run, and the filter finds it. */
+function nameFindings(model) {
+  const runs = new Map();
+  for (const entry of model.items) if (entry.run && entry.workflows.length === 1) runs.set(entry.run, entry.workflows[0]);
+  for (const entry of model.items) {
+    if (entry.kind !== "finding" || entry.workflows.length > 0) continue;
+    const named = [...entry.text.matchAll(/\b([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g)].map((match) => match[1]).filter((run) => runs.has(run));
+    entry.workflows = [...new Set(named.map((run) => runs.get(run)))];
+    if (new Set(named).size === 1) entry.run = named[0];
+  }
+}
+
 /** How loud a verdict is: most are routine, and the others must be found at a glance. */
 function verdictTone(detail) {
   if (!detail) return "verdict";
@@ -192,9 +205,9 @@ function filtered(model, filter) {
     if (entry.type === "message" && filter.hidden.has("message:" + entry.source.kind)) return false;
     if (filter.workflow !== null) {
       const about = entry.workflows.length === 0 ? COMMON.has(entry.kind) : entry.workflows.includes(filter.workflow);
-      if (!about) return false;
+      if (!about && entry.kind !== "finding") return false;
       // A message doesn't say which runs it is about.
-      if (filter.run !== null && entry.run && entry.run !== filter.run) return false;
+      if (filter.run !== null && entry.run && entry.kind !== "finding" && entry.run !== filter.run) return false;
     }
     return wanted.every((term) => entry.search.includes(term)) && !unwanted.some((term) => entry.search.includes(term));
   });

@@ -131,16 +131,20 @@ class View {
     entry.axis = this.axis;
     entry.unit = this.axis.at(entry.at);
     entry.beside = 0;
+    const lane = laneOf(this.model, entry);
+    entry.room = this.axis.mode === "events" ? 1 : this.axis.room(entry.at, lane);
     if (entry.type === "line") entry.beside = entry.dot || 0;
     if (entry.type === "message") {
-      entry.beside = Math.max(0, this.axis.dots(entry.at, entry.region) - 1);
+      entry.beside = Math.max(0, this.axis.dots(entry.at, lane) - 1);
       entry.unitArrived = this.axis.at(entry.source.arrived);
     }
   }
 
   entryX(entry) {
     this.place(entry);
-    return this.x(entry.unit) + entry.beside * (this.axis.dotUnits ? this.scale : 7);
+    // By event every dot has its unit. To scale, dots of one moment stand side by side only as far as nothing else is there.
+    const pitch = this.axis.mode === "events" ? this.scale : Math.min(7, entry.room * this.scale);
+    return this.x(entry.unit) + entry.beside * pitch;
   }
 
   // ---- Rows ----------------------------------------------------------------------------------------------------------
