@@ -382,7 +382,7 @@ fn without_peers_a_run_goes_whole_and_its_record_with_the_last() {
     region.pass(HOUR / 2 - 1);
     assert!(region.describe(Some(first)).is_ok(), "not due yet");
     region.pass(HOUR / 10);
-    assert_eq!(region.describe(Some(first)).is_err(), true, "its retention is over");
+    assert!(region.describe(Some(first)).is_err(), "its retention is over");
     assert_eq!((region.stored(first), region.current()), (None, Some(second)));
     region.pass(HOUR);
     assert!(matches!(region.describe(None), Err(Refusal::NotFound(_))));
@@ -588,7 +588,7 @@ fn a_higher_version_brings_a_deleted_run_back() {
     let seen = east.tip().0;
     east.signal("x");
     let late = east.log(seen);
-    let needs = west.apply(late.clone());
+    let needs = west.apply(late);
     assert!(matches!(&needs[..], [Applied::NeedEvents { known, .. }] if known.is_empty()), "{needs:?}");
     west.crash();
     west.offered.clear();

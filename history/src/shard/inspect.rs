@@ -69,7 +69,7 @@ impl<T: Token> Shard<T> {
                 row.key.run,
                 admin::RunSummary {
                     run_id: row.key.run.to_string(),
-                    state: String::new(),
+                    state: if head.deleted.is_some() { "Deleted".to_string() } else { String::new() },
                     status: String::new(),
                     version,
                     place_epoch: place.epoch,
