@@ -251,7 +251,7 @@ impl Story {
         let branches = &self.branches[region][run];
         let nearest = branches.iter().max_by_key(|stored| shared(stored)).cloned();
         let current = branches.first().cloned();
-        let length = nearest.as_ref().map_or(0, |stored| shared(stored));
+        let length = nearest.as_ref().map_or(0, shared);
         let (verdict, reason) = match &nearest {
             None => ("Create", "the run is not stored here and this is its first batch"),
             Some(_) if length == path.len() => {
