@@ -70,6 +70,30 @@ fn another_life_of_the_source_starts_from_nothing() {
 }
 
 #[test]
+fn restore_source() {
+    // E2: the source is restored from a backup without its last entries; what it writes then stands at positions that the
+    // receiver had proved in the life before.
+    let mut world = two();
+    let (old, new) = (key("w", 1), key("v", 2));
+    for _ in 0..3 {
+        world.regions[0].append(&old, 1, None);
+    }
+    world.settle();
+    world.close(0, 1);
+    let source = &mut world.regions[0];
+    source.incarnation = Incarnation(101);
+    source.log.truncate(1);
+    source.tip = Sequence(1);
+    source.runs.get_mut(&old).unwrap().batches.truncate(1);
+    source.append(&new, 11, None);
+    world.open(0, 1);
+    world.settle();
+    let inbox = &world.link(0, 1).ends.as_ref().unwrap().1;
+    assert_eq!(inbox.positions()[0].sequence, Sequence(2), "a position of the life that is over says nothing");
+    assert!(world.runs(1).contains_key(&new));
+}
+
+#[test]
 fn a_hole_is_fetched_and_the_entry_offered_again() {
     // R830: west forgets the run, as if its entries had never been sent.
     let mut world = two();
