@@ -110,6 +110,8 @@ pub(crate) struct Links {
     messages: u64,
     held: BTreeMap<usize, BTreeSet<RunId>>,
     held_workflows: BTreeMap<usize, BTreeSet<String>>,
+    /// Runs of held workflows that are not held: they began before.
+    let_pass: BTreeMap<usize, BTreeSet<RunId>>,
     withheld: BTreeMap<(usize, usize), Withheld>,
     proofs: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     exceptions: BTreeMap<(usize, usize), BTreeMap<RunKey, String>>,
@@ -130,6 +132,7 @@ impl Links {
             messages: 0,
             held: BTreeMap::new(),
             held_workflows: BTreeMap::new(),
+            let_pass: BTreeMap::new(),
             withheld: BTreeMap::new(),
             proofs: BTreeMap::new(),
             exceptions: BTreeMap::new(),
@@ -1038,7 +1041,11 @@ impl Engine {
                 Some(run) => drop(held.insert(run)),
                 None => {
                     let known = self.watch.runs_of(&step.workflow);
-                    held.extend(known);
+                    if step.later {
+                        self.links.let_pass.entry(from).or_default().extend(known);
+                    } else {
+                        held.extend(known);
+                    }
                     self.links.held_workflows.entry(from).or_default().insert(step.workflow.clone());
                 }
             }
@@ -1056,7 +1063,8 @@ impl Engine {
         for entry in &page.entries {
             if let antipode_persistence::rows::LogEntry::Batch(row) = entry {
                 let key = &row.batch.envelope.run;
-                if workflows.contains(key.workflow.as_str()) {
+                let passes = self.links.let_pass.get(&from).is_some_and(|runs| runs.contains(&key.run));
+                if workflows.contains(key.workflow.as_str()) && !passes {
                     runs.push(key.run);
                 }
             }

@@ -478,6 +478,9 @@ pub struct HoldStep {
     /// Only this run: the id that the start with this request id was told.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub run_of: String,
+    /// Only runs that begin from now on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub later: bool,
     /// The sender.
     pub from: String,
     /// Let go.
