@@ -30,7 +30,7 @@ use antipode_persistence::rows::{
 use crate::api::{Applied, Offer, Refusal, Replicated, Request, Taken};
 use cache::Workflow;
 pub use io::{Event, Load, Loaded, NamespaceView, Output, Setting, Token};
-pub use retention::{Down, OBLIGATION_PAGE, Proof};
+pub use retention::{Down, OBLIGATION_PAGE, Proof, is_tombstone};
 
 /// Work on one workflow id, in order.
 #[derive(Clone)]
@@ -487,7 +487,9 @@ impl<T: Token> Shard<T> {
             Work::Apply { call, index, .. } => {
                 self.apply_done(call, index, Applied::Poison(why.to_string()), Sequence(0));
             }
-            Work::Wake(_) | Work::Retire(_) => {}
+            // Out of the way of others that are due: a damaged run is never deleted.
+            Work::Retire(key) => self.put_off(&key),
+            Work::Wake(_) => {}
         }
     }
 

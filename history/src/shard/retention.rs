@@ -180,6 +180,11 @@ impl<T: Token> Shard<T> {
         self.gather.obligations.insert(key.clone(), ObligationChange::Put { key: key.clone(), due });
     }
 
+    /// Looks at a run again as late as possible.
+    pub(super) fn put_off(&mut self, key: &RunKey) {
+        self.look_again(key, self.now.plus(AGAIN_LAST));
+    }
+
     /// The row of the obligation index that a run implies.
     pub(super) fn derive_retention(&mut self, key: &RunKey) -> Result<(), Refusal> {
         let wanted = due(&self.cached(key)?.run, self.namespaces.get(&key.namespace));
@@ -441,6 +446,12 @@ impl<T: Token> Shard<T> {
         self.gone(key, false);
         self.outputs.push(Output::Count(Event::RunResurrected));
     }
+}
+
+/// Whether a stored row is what is left of a deleted run: it has no batches, and is no run for anybody who reads the store.
+#[must_use]
+pub fn is_tombstone(row: &RunRow) -> bool {
+    wire::RunHead::decode(&*row.head).is_ok_and(|head| head.deleted.is_some())
 }
 
 fn head_of(run: &Run, now: Timestamp) -> wire::RunHead {
