@@ -2,11 +2,7 @@
 //! positions; take in what they have, also of regions that do not answer, for a bounded time; then mint a version above everything seen, make it durable, and
 //! tell everybody who listens. It never keeps a version and never waits for the region it takes the namespace from.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use antipode_core::{
     ids::{FailoverVersion, NamespaceId, RegionId, Sequence, ShardId},
@@ -191,9 +187,8 @@ impl Failover {
 /// Whether all is proved that a region had committed: what it wrote, and, if it can relay, what it has of these origins.
 fn has_all(known: &Known, tips: &Positions, origins: &BTreeSet<RegionId>) -> bool {
     let reaches = |proof: Option<&Positions>| {
-        tips.iter().all(|(shard, tip)| {
-            proof.and_then(|proof| proof.get(shard)).copied().unwrap_or_default() >= *tip
-        })
+        tips.iter()
+            .all(|(shard, tip)| proof.and_then(|proof| proof.get(shard)).copied().unwrap_or_default() >= *tip)
     };
     let relays = known.info.as_ref().is_some_and(|info| info.features & handshake::RELAYS != 0);
     reaches(Some(&known.proof_of_peer))

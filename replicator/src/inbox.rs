@@ -392,12 +392,17 @@ impl Inbox {
         if !self.exceptions_said {
             self.exceptions_said = true;
             ack.quarantined_complete = true;
-            ack.quarantined = self.setup.exceptions.iter().map(|(key, exception)| QuarantinedRun {
-                namespace_id: key.namespace.to_string(),
-                workflow_id: key.workflow.to_string(),
-                run_id: key.run.to_string(),
-                reason: exception.reason.clone(),
-            }).collect();
+            ack.quarantined = self
+                .setup
+                .exceptions
+                .iter()
+                .map(|(key, exception)| QuarantinedRun {
+                    namespace_id: key.namespace.to_string(),
+                    workflow_id: key.workflow.to_string(),
+                    run_id: key.run.to_string(),
+                    reason: exception.reason.clone(),
+                })
+                .collect();
         }
         if !self.down_said {
             self.down_said = true;

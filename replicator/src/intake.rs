@@ -174,9 +174,9 @@ impl Intake {
                 let lane = self.lanes.get(&shard).ok_or(Error::Stopping)?;
                 lane.send((call, entries)).map_err(|_| Error::Stopping)?;
             }
-            Output::Fetch { call, peer, request } => self.ask(async move {
-                Ok(Done::Fetched(call, fetch::fetch(&shared, &peer, request).await))
-            }),
+            Output::Fetch { call, peer, request } => {
+                self.ask(async move { Ok(Done::Fetched(call, fetch::fetch(&shared, &peer, request).await)) })
+            }
             Output::AskRecord { call, peer, request } => self.ask(async move {
                 Ok(Done::RecordAsked(call, fetch::ask_record(&shared, &peer, request).await))
             }),

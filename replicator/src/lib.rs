@@ -1,11 +1,12 @@
-//! Links between regions: what one region commits, the others apply, and an ack is a proof (DESIGN 7). The sender reads the
-//! log of its shards in commit order ([`source`], [`cursor`], [`selection`]); the receiver owns its positions, applies
-//! through its own shards and proves ranges ([`receiver`], [`intake`], [`lane`], [`mend`], [`proof`]); namespaces move by
-//! hand-over or by force ([`failover`], [`handover`], [`force`], [`keeper`]). Everything between regions passes the
-//! [`gate`]. The pure parts are `cursor`, `entry`, `handshake`, `proof` and `selection`.
+//! Links between regions: what one region commits, the others apply, and an ack is a proof (DESIGN 7). The two ends of a
+//! stream are pure machines, which the simulator drives exactly as the node does: an [`outbox`] reads the log of its shards in
+//! commit order ([`cursor`], [`selection`]), an [`inbox`] owns its positions, hands entries to its own shards ([`entry`]),
+//! mends what cannot be applied at once ([`mending`]) and proves ranges ([`proof`]). Around them are tasks that only carry:
+//! `source`, `receiver`, `intake`, `lane`, `fetch`. Namespaces move by hand-over or by force (`failover`, `handover`, `force`,
+//! `keeper`). Everything between regions passes the `gate`.
 //!
-//! Not built: relaying for an origin whose link is down (C7), seeding of a region that joins a namespace (C9), anti-entropy
-//! (G3), a ring of live entries in memory.
+//! Not built: seeding of a region that joins a namespace (C9), anti-entropy (G3), a ring of live entries in memory, an
+//! index by origin, so that a relay (C7) need not read the log from its beginning.
 
 pub mod cursor;
 pub mod entry;

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use antipode_core::{
     chain::ChainValue,
-    ids::{FailoverVersion, Nanos, NamespaceId, RunKey, Timestamp},
+    ids::{FailoverVersion, NamespaceId, Nanos, RunKey, Timestamp},
     version_history::VersionHistory,
 };
 use antipode_history::api::{Applied, Replicated};
@@ -449,8 +449,10 @@ impl Replay {
         match input {
             Input::Got(Got::Response(response)) => {
                 // The state comes with the last piece.
-                let last = response.batches.last().map(|batch| (batch.envelope.clone(), batch.events.clone()));
-                let known = last.and_then(|(envelope, events)| antipode_core::batch::Batch::open(envelope, events).ok());
+                let last =
+                    response.batches.last().map(|batch| (batch.envelope.clone(), batch.events.clone()));
+                let known = last
+                    .and_then(|(envelope, events)| antipode_core::batch::Batch::open(envelope, events).ok());
                 self.complete = response.state.is_some() || known.is_none();
                 if let Some(batch) = known {
                     self.hole.known = batch.envelope.items.clone();

@@ -16,7 +16,7 @@ mod io;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use antipode_core::ids::{NamespaceId, RegionId, RunKey, Sequence, ShardId, Timestamp};
+use antipode_core::ids::{Incarnation, NamespaceId, RegionId, RunKey, Sequence, ShardId, Timestamp};
 use antipode_persistence::rows::LogPage;
 use antipode_proto::link::{
     self, DownOrigin,
@@ -58,6 +58,8 @@ pub struct Outbox {
     proof: BTreeMap<ShardId, Sequence>,
     /// Positions that somebody waits for the receiver to prove.
     wanted: BTreeMap<ShardId, Sequence>,
+    /// Life of the receiver's store.
+    life: Incarnation,
     /// Origins that are down for the receiver, and what it has of each (C7).
     down: BTreeMap<RegionId, Vector>,
     sent_states: KnownStates,
@@ -87,8 +89,12 @@ impl Outbox {
             feeds.insert(Feed::own(shard), Sending::new(at));
         }
         let mut outbox = Self {
-            proof: feeds.iter().map(|(feed, sending): (&Feed, &Sending)| (feed.shard, sending.position())).collect(),
+            proof: feeds
+                .iter()
+                .map(|(feed, sending): (&Feed, &Sending)| (feed.shard, sending.position()))
+                .collect(),
             tips: setup.ends.clone(),
+            life: open.receiver.as_ref().map(|info| Incarnation(info.incarnation)).unwrap_or_default(),
             setup,
             feeds,
             waiting: VecDeque::new(),
@@ -243,13 +249,7 @@ impl Outbox {
         }
     }
 
-    fn send_entries(
-        &mut self,
-        now: Timestamp,
-        feed: Feed,
-        range: Announcement,
-        entries: Vec<link::Entry>,
-    ) {
+    fn send_entries(&mut self, now: Timestamp, feed: Feed, range: Announcement, entries: Vec<link::Entry>) {
         self.counts.entries += entries.len() as u64;
         if feed.relay_of.is_some() {
             self.counts.relayed += entries.len() as u64;

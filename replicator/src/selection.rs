@@ -2,7 +2,8 @@
 //!
 //! A batch travels from the region that first committed it (its origin). What arrived from another region is not sent on,
 //! as long as that region is linked here and so speaks for itself; batches of regions that are gone are sent by everybody
-//! who has them, because resending is always safe (V19). A peer that gets nothing from an origin now says so, with what it
+//! who has them, because resending is always safe (V19). A region that was restored from a backup gets back what it wrote in
+//! an earlier life and lost (E2). A peer that gets nothing from an origin now says so, with what it
 //! has of it; the rest is relayed from here (C7).
 //!
 //! Registers and pending events travel as the state of a run as of now (C1). A state that is byte-equal to one received
@@ -36,6 +37,9 @@ pub struct Audience {
     pub here: RegionId,
     /// The receiving region.
     pub peer: RegionId,
+    /// The present life of its store. What it wrote in another life comes back to it: it may be restored from a backup that
+    /// lacks it (E2).
+    pub life: Incarnation,
     /// Regions that are linked to this one and send what is theirs.
     pub linked: BTreeSet<RegionId>,
 }
@@ -45,7 +49,10 @@ impl Audience {
     #[must_use]
     pub fn wants(&self, envelope: &Envelope) -> bool {
         let origin = envelope.origin.region;
-        origin == self.here || (origin != self.peer && !self.linked.contains(&origin))
+        if origin == self.peer {
+            return envelope.origin.incarnation != self.life;
+        }
+        origin == self.here || !self.linked.contains(&origin)
     }
 }
 
@@ -337,7 +344,7 @@ mod tests {
     }
 
     fn audience() -> Audience {
-        Audience { here: EAST, peer: WEST, linked: BTreeSet::from([WEST, NORTH]) }
+        Audience { here: EAST, peer: WEST, life: Incarnation(1), linked: BTreeSet::from([WEST, NORTH]) }
     }
 
     fn sequences(entries: Vec<LogEntry>, known: &mut KnownStates) -> Vec<u64> {
@@ -366,6 +373,15 @@ mod tests {
         ];
         // 7 is linked to nobody: whoever has its batches sends them.
         assert_eq!(sequences(entries, &mut KnownStates::new(9)), [1, 4]);
+    }
+
+    #[test]
+    fn what_a_peer_wrote_in_another_life_comes_back_to_it() {
+        // E2
+        let page = LogPage { through: Sequence(9), entries: vec![batch(1, 1, WEST, 1, None)] };
+        let restored = Audience { life: Incarnation(2), ..audience() };
+        let (selected, _) = select(&page, |batch| restored.wants(batch), |_| true, |_, _| false);
+        assert_eq!(selected.len(), 1);
     }
 
     #[test]

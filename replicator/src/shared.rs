@@ -12,7 +12,10 @@ use antipode_core::ids::{FailoverVersion, NamespaceId, RegionId, Timestamp};
 use antipode_env::{Clock, Connector, Entropy};
 use antipode_history::{client::Client, namespaces::Namespaces};
 use antipode_persistence::{Store, rows::Identity};
-use antipode_proto::{antipode::link::v1::link_client::LinkClient, link::{DownOrigin, RegionInfo}};
+use antipode_proto::{
+    antipode::link::v1::link_client::LinkClient,
+    link::{DownOrigin, RegionInfo},
+};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +27,14 @@ use tonic::{
 };
 
 use crate::{
-    error::Error, forward::ForwardTarget, gate::LinkGate, handshake, metrics::Metrics, node::Parts,
-    selection::{KnownStates, Vector}, status::PeerState,
+    error::Error,
+    forward::ForwardTarget,
+    gate::LinkGate,
+    handshake,
+    metrics::Metrics,
+    node::Parts,
+    selection::{KnownStates, Vector},
+    status::PeerState,
 };
 
 /// Metadata key under which a region says who it is: its initial version (R109).
@@ -151,7 +160,10 @@ impl Shared {
     pub(crate) fn origin_is_down(&self, region: &Arc<str>) {
         let news = self.down.send_if_modified(|down| down.insert(Arc::clone(region)));
         if news {
-            tracing::info!(origin = &**region, "nothing comes from a region; the others are asked to relay for it");
+            tracing::info!(
+                origin = &**region,
+                "nothing comes from a region; the others are asked to relay for it"
+            );
         }
     }
 

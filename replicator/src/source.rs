@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     inbox::Feed,
     metrics::{self, Metrics},
-    outbox::{Broken, Cx, Output, Outbox, Setup},
+    outbox::{Broken, Cx, Outbox, Output, Setup},
     pace::Pace,
     shared::{Peer, Shared},
 };

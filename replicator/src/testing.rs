@@ -192,7 +192,8 @@ impl Region {
         for register in registers {
             run.registers.insert((register.anchor_event_id, 0, register.kind), register);
         }
-        let head = wire::RunHead { registers: run.registers.values().cloned().collect(), ..Default::default() };
+        let head =
+            wire::RunHead { registers: run.registers.values().cloned().collect(), ..Default::default() };
         self.log.retain(|entry| !matches!(entry, LogEntry::Run(row) if row.key == *key));
         self.log.push(LogEntry::Run(RunRow {
             key: key.clone(),
@@ -230,7 +231,11 @@ impl Region {
             return Applied::Poison("broken on purpose".to_string());
         }
         let run = self.runs.get(&key).cloned().unwrap_or_default();
-        let need = |key: &RunKey, run: &Run, until| Applied::NeedEvents { key: key.clone(), known: run.tip(), until };
+        let need = |key: &RunKey, run: &Run, until| Applied::NeedEvents {
+            key: key.clone(),
+            known: run.tip(),
+            until,
+        };
         match replicated {
             Replicated::Batch(batch) => {
                 if run.batches.iter().any(|known| known.chain == batch.chain) {
@@ -526,9 +531,7 @@ impl World {
                 self.regions[receiver].quarantine.remove(&key);
                 self.with_inbox(index, |inbox, cx| inbox.unquarantined(cx, &key));
             }
-            inbox::Output::Proved(_)
-            | inbox::Output::StorePositions(_)
-            | inbox::Output::Overtaken(..) => {}
+            inbox::Output::Proved(_) | inbox::Output::StorePositions(_) | inbox::Output::Overtaken(..) => {}
         }
     }
 

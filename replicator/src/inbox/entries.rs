@@ -109,7 +109,12 @@ impl Inbox {
     }
 
     /// The first waiting entry of a workflow stands, or never will.
-    pub(super) fn first_done(&mut self, now: Timestamp, workflow: WorkflowKey, result: Result<Mended, Poisoned>) {
+    pub(super) fn first_done(
+        &mut self,
+        now: Timestamp,
+        workflow: WorkflowKey,
+        result: Result<Mended, Poisoned>,
+    ) {
         if let Some(item) = self.aside.pop(&workflow) {
             match result {
                 Err(Poisoned(why)) => self.quarantine(now, item, why),

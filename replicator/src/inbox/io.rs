@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antipode_core::ids::{
-    FailoverVersion, Incarnation, Nanos, NamespaceId, RegionId, RunKey, Sequence, ShardId, Timestamp,
+    FailoverVersion, Incarnation, NamespaceId, Nanos, RegionId, RunKey, Sequence, ShardId, Timestamp,
 };
 use antipode_history::api::Replicated;
 use antipode_persistence::rows::{PositionRow, QuarantineRow};

@@ -124,9 +124,9 @@ impl Progress {
     }
 
     fn has_proved(&self) -> bool {
-        self.trackers.iter().any(|(feed, tracker)| {
-            self.published.get(feed).copied().unwrap_or_default() != tracker.proof()
-        })
+        self.trackers
+            .iter()
+            .any(|(feed, tracker)| self.published.get(feed).copied().unwrap_or_default() != tracker.proof())
     }
 
     /// Whether it is time to say something: at once when nothing is under way or `urgent` news wait, else by the clock.
@@ -153,8 +153,7 @@ impl Progress {
                 continue;
             }
             if let Some(origin) = feed.relay_of {
-                let relayed =
-                    Relayed { origin: origin.0, shard: feed.shard.0, flow: flow.0, proof: proof.0 };
+                let relayed = Relayed { origin: origin.0, shard: feed.shard.0, flow: flow.0, proof: proof.0 };
                 ack.relayed.push(relayed);
                 continue;
             }

@@ -75,7 +75,12 @@ fn restore_source() {
     // receiver had proved in the life before.
     let mut world = two();
     let (old, new) = (key("w", 1), key("v", 2));
-    for _ in 0..3 {
+    world.regions[0].append(&old, 1, None);
+    world.settle();
+    world.close(1, 0);
+    let positions = world.link(1, 0).positions.clone();
+    world.open(1, 0);
+    for _ in 0..2 {
         world.regions[0].append(&old, 1, None);
     }
     world.settle();
@@ -89,8 +94,56 @@ fn restore_source() {
     world.open(0, 1);
     world.settle();
     let inbox = &world.link(0, 1).ends.as_ref().unwrap().1;
-    assert_eq!(inbox.positions()[0].sequence, Sequence(2), "a position of the life that is over says nothing");
+    assert_eq!(
+        inbox.positions()[0].sequence,
+        Sequence(2),
+        "a position of the life that is over says nothing"
+    );
     assert!(world.runs(1).contains_key(&new));
+    // What the source lost comes back to it; its positions are those of the backup too.
+    world.close(1, 0);
+    world.link(1, 0).positions = positions;
+    world.open(1, 0);
+    world.settle();
+    assert_eq!(world.runs(0)[&old].batches.len(), 3);
+}
+
+#[test]
+fn restore_peer() {
+    // E2: west is restored from a backup, data and positions together. What it had proved since comes again, and so does
+    // what it had written itself and lost, from whoever has it.
+    let mut world = two();
+    let (theirs, own) = (key("w", 1), key("v", 2));
+    world.regions[0].append(&theirs, 1, None);
+    world.regions[1].append(&own, 2, None);
+    world.settle();
+    for (source, receiver) in [(0, 1), (1, 0)] {
+        world.close(source, receiver);
+    }
+    let (runs, log, tip) = (world.runs(1).clone(), world.regions[1].log.clone(), world.regions[1].tip);
+    let positions = world.link(0, 1).positions.clone();
+    for (source, receiver) in [(0, 1), (1, 0)] {
+        world.open(source, receiver);
+    }
+    world.regions[0].append(&theirs, 1, None);
+    world.regions[1].append(&own, 2, None);
+    world.regions[1].heartbeat(&own, 7);
+    world.settle();
+    for (source, receiver) in [(0, 1), (1, 0)] {
+        world.close(source, receiver);
+    }
+    let before = world.runs(0).clone();
+    let west = &mut world.regions[1];
+    (west.runs, west.log, west.tip) = (runs, log, tip);
+    west.incarnation = Incarnation(201);
+    west.received = KnownStates::new(9);
+    world.link(0, 1).positions = positions;
+    for (source, receiver) in [(0, 1), (1, 0)] {
+        world.open(source, receiver);
+    }
+    world.settle();
+    assert_eq!(*world.runs(0), before, "nothing is lost where it was");
+    assert_eq!(*world.runs(1), before, "and all is back where it was lost");
 }
 
 #[test]
@@ -207,7 +260,8 @@ fn an_entry_of_a_newer_version_asks_for_the_record_first() {
     world.open(0, 1);
     world.settle();
     let regions = regions();
-    let act = antipode_core::namespace::Act { regions: &regions, here: "east", now: world.now, who: "", why: "" };
+    let act =
+        antipode_core::namespace::Act { regions: &regions, here: "east", now: world.now, who: "", why: "" };
     let forced = antipode_core::namespace::Forced {
         seen_max: antipode_core::ids::FailoverVersion(1),
         not_asked: Default::default(),

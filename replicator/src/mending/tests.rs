@@ -60,12 +60,18 @@ fn a_hole_is_asked_for_at_the_source_then_elsewhere_and_filled_before_the_entry(
     let mut driver = Driver::new(Mending::entry(&entry, Some(verdict)).unwrap());
     let Step::Fetch(first, asked) = driver.step(Event::Begin) else { panic!("no fetch") };
     assert_eq!((&*first, &asked), ("east", &hole));
-    let Step::Fetch(second, _) = driver.step(Event::Fetched(Err("cut".to_string()))) else { panic!("no fetch") };
+    let Step::Fetch(second, _) = driver.step(Event::Fetched(Err("cut".to_string()))) else {
+        panic!("no fetch")
+    };
     assert_eq!(&*second, "north");
     let answer = east.fetch(&hole.request());
     // Batches, then the state, then the entry itself.
     for expected in 0..3 {
-        let event = if expected == 0 { Event::Fetched(Ok(answer.clone())) } else { Event::Offered(Applied::Applied(Sequence(1))) };
+        let event = if expected == 0 {
+            Event::Fetched(Ok(answer.clone()))
+        } else {
+            Event::Offered(Applied::Applied(Sequence(1)))
+        };
         let Step::Offer(offered, _) = driver.step(event) else { panic!("no offer {expected}") };
         assert_eq!(offered, key("w", 1));
     }
@@ -98,7 +104,10 @@ fn what_nobody_has_is_poison_after_some_tries_and_what_is_unreachable_is_waited_
             };
         }
         match poisoned {
-            true => assert!(matches!(&step, Step::Done(Err(Poisoned(why))) if why.contains("no region has")), "{step:?}"),
+            true => assert!(
+                matches!(&step, Step::Done(Err(Poisoned(why))) if why.contains("no region has")),
+                "{step:?}"
+            ),
             false => assert!(waits > 40, "{waits}"),
         }
     }
@@ -184,7 +193,9 @@ fn a_replay_goes_on_until_the_last_piece() {
     let Step::Fetch(_, asked) = driver.step(Event::Begin) else { panic!("no fetch") };
     assert_eq!(asked, hole);
     assert!(matches!(driver.step(Event::Fetched(Ok(piece))), Step::Offer(..)));
-    let Step::Fetch(_, asked) = driver.step(Event::Offered(Applied::Duplicate)) else { panic!("no second piece") };
+    let Step::Fetch(_, asked) = driver.step(Event::Offered(Applied::Duplicate)) else {
+        panic!("no second piece")
+    };
     assert_eq!(asked.known.last().unwrap().event.0, 1);
     let piece = FetchRunResponse { found: true, batches: rest, state };
     assert!(matches!(driver.step(Event::Fetched(Ok(piece))), Step::Offer(..)));
@@ -201,6 +212,8 @@ fn an_answer_about_another_run_is_poison() {
     let mut driver = Driver::new(Mending::entry(&entry, Some(verdict)).unwrap());
     driver.step(Event::Begin);
     let wrong = east.fetch(&Hole::whole(&key("v", 2)).request());
-    let Step::Done(Err(Poisoned(why))) = driver.step(Event::Fetched(Ok(wrong))) else { panic!("not poisoned") };
+    let Step::Done(Err(Poisoned(why))) = driver.step(Event::Fetched(Ok(wrong))) else {
+        panic!("not poisoned")
+    };
     assert!(why.starts_with("asked for"), "{why}");
 }

@@ -4,7 +4,10 @@
 use antipode_core::ids::{Nanos, RegionId, RunId, RunKey, Sequence, Timestamp};
 use antipode_persistence::rows::LogPage;
 
-use super::{Outbox, io::{Broken, Cx, Output}};
+use super::{
+    Outbox,
+    io::{Broken, Cx, Output},
+};
 use crate::{
     cursor::Cursor,
     inbox::Feed,
@@ -106,16 +109,24 @@ impl Outbox {
         let main = Audience {
             here: RegionId(self.setup.info.initial_version),
             peer: self.setup.peer_id,
+            life: self.life,
             linked: cx.linked.clone(),
         };
         let travels = |run: &RunKey| self.travels(cx, run);
         let (selected, damaged) = match feed.relay_of {
-            None => selection::select(page, |batch| main.wants(batch), travels, |run: RunId, state: StateHash| {
-                cx.received.is(run, state) || sent.knows(run, state)
-            }),
+            None => {
+                // What stood in the log when the stream opened is sent also if it was received: the peer may have lost it (E2).
+                let end = self.setup.ends.get(&feed.shard).copied().unwrap_or_default();
+                let is_new = page.through > end;
+                let knows = |run: RunId, state: StateHash| {
+                    (is_new && cx.received.is(run, state)) || sent.knows(run, state)
+                };
+                selection::select(page, |batch| main.wants(batch), travels, knows)
+            }
             Some(origin) => {
                 let lacks = self.down.get(&origin);
-                let relayed = |batch: &_| !main.wants(batch) && lacks.is_some_and(|vector| vector.lacks(origin, batch));
+                let relayed =
+                    |batch: &_| !main.wants(batch) && lacks.is_some_and(|vector| vector.lacks(origin, batch));
                 // Also states that were received: the receiver may not have got them from the origin (A2).
                 selection::select(page, relayed, travels, |run, state| sent.knows(run, state))
             }

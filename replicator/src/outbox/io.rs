@@ -8,7 +8,12 @@ use std::{
 use antipode_core::ids::{RegionId, RunId, RunKey, Sequence, ShardId, Timestamp};
 use antipode_proto::link::{self, RegionInfo, replicate_response};
 
-use crate::{cursor::Announcement, inbox::Feed, records::Records, selection::{Damaged, KnownStates}};
+use crate::{
+    cursor::Announcement,
+    inbox::Feed,
+    records::Records,
+    selection::{Damaged, KnownStates},
+};
 
 /// What a source knows when a receiver has dialled.
 #[derive(Clone, Debug)]

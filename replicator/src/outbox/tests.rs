@@ -125,7 +125,8 @@ fn records_go_ahead_of_what_was_written_under_them() {
         who: "",
         why: "",
     };
-    let renamed = world.regions[0].table.get(crate::testing::namespace()).unwrap().rename(&act, "bills").unwrap();
+    let renamed =
+        world.regions[0].table.get(crate::testing::namespace()).unwrap().rename(&act, "bills").unwrap();
     world.regions[0].table.put(renamed);
     world.regions[0].append(&key("w", 1), 1, None);
     let tip = world.regions[0].tip;
@@ -252,7 +253,9 @@ fn a_receiver_that_is_ahead_gets_all_again() {
     let mut outbox = Outbox::new(setup, &open, &mut cx);
     let outputs = outbox.take_outputs();
     assert!(
-        outputs.iter().any(|output| matches!(output, Output::Ahead { named: Sequence(1), end: Sequence(0), .. })),
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Ahead { named: Sequence(1), end: Sequence(0), .. })),
         "{outputs:?}"
     );
     assert_eq!(outbox.proof()[&ShardId(1)], Sequence(0));
