@@ -96,8 +96,8 @@ impl Run {
                 Some("the run that owns the workflow id is closed")
             } else if named_run && owner.first_run != self.first_run {
                 Some("the run it named was superseded by another chain")
-            } else if kind != ExternalKind::Signal {
-                Some("only signals are handed to another run")
+            } else if kind != ExternalKind::Signal && owner.first_run != self.first_run {
+                Some("only signals are handed to another chain")
             } else {
                 None
             }

@@ -603,7 +603,7 @@ fn terminate_stranger() {
         verdicts,
         [
             (5, "the run it named was superseded by another chain"),
-            (8, "only signals are handed to another run"),
+            (8, "only signals are handed to another chain"),
             (1, "the start was accepted, and another run owns the workflow id"),
         ]
     );
@@ -635,6 +635,89 @@ fn a_named_signal_follows_its_chain() {
     assert_eq!(west.signals(), ["named 2@2"]);
     let owing = old.run.owed_to(&west.run);
     assert!(owing.hand_over.is_empty() && owing.file.is_empty(), "once");
+}
+
+/// B4: so do a cancel request and a termination: the chain is what the client meant to stop.
+#[test]
+fn a_named_cancel_or_termination_follows_its_chain() {
+    for terminates in [false, true] {
+        let mut east = Author::begin();
+        east.step(vec![]);
+        let mut west = east.elsewhere(2, 2);
+        west.signal("go");
+        west.step(vec![continue_as_new()]);
+        if terminates {
+            east.terminate()
+        } else {
+            east.cancel("c")
+        }
+        let mut old = west.clone();
+        old.receive(&east);
+        west.follow();
+        let owing = old.run.owed_to(&west.run);
+        assert_eq!(owing.file, []);
+        west.run.pending.extend(owing.hand_over);
+        // A worker has the task: what was handed over waits, and the region changes hands meanwhile.
+        west.pass(1);
+        let mut busy = west.clone();
+        west.settle();
+        busy.version = 12;
+        busy.settle();
+        for region in [&west, &busy] {
+            assert_eq!(region.run.state.is_open(), !terminates);
+            assert_eq!(region.run.state.cancel_requested, !terminates);
+        }
+    }
+}
+
+/// A termination that waits closes the run wherever waiting events are written, and nothing is written after it.
+#[test]
+fn a_waiting_termination_closes_the_run() {
+    let terminated = || {
+        antipode_core::run::Pending {
+        events: vec![antipode_proto::api::history::v1::HistoryEvent {
+            attributes: Some(
+                antipode_proto::api::history::v1::history_event::Attributes::WorkflowExecutionTerminatedEventAttributes(
+                    Default::default(),
+                ),
+            ),
+            ..Default::default()
+        }],
+        named_run: true,
+        anchor: None,
+        accepted: (FailoverVersion(1), antipode_core::ids::Place { epoch: 1, sequence: 9_000 }),
+        region: antipode_core::ids::RegionId(1),
+    }
+    };
+    let identity =
+        antipode_core::identity::Identity::client(antipode_core::identity::ExternalKind::Terminate, "t");
+    let ways: [(&str, fn(&mut Author)); 6] = [
+        ("the task completes", |run| drop(run.complete(vec![]))),
+        ("the task fails", Author::fail_task),
+        ("the task times out", |run| run.pass(11)),
+        ("another version takes over", |run| {
+            run.version = 11;
+            run.settle();
+        }),
+        ("the run times out", |run| run.pass(301)),
+        ("a client terminates", Author::terminate),
+    ];
+    for (way, act) in ways {
+        let request = antipode_proto::api::workflowservice::v1::StartWorkflowExecutionRequest {
+            workflow_run_timeout: seconds(300),
+            ..start_request()
+        };
+        let mut run = Author::begin_with(&request, 2);
+        run.start_task();
+        run.signal("before");
+        run.run.pending.insert(identity.clone(), terminated());
+        act(&mut run);
+        assert!(!run.run.state.is_open(), "{way}");
+        let outline = run.outline();
+        assert!(outline.last().unwrap().ends_with("WorkflowExecutionTerminated"), "{way}: {outline:?}");
+        assert_eq!(run.signals().len(), 1, "{way}: what came before it stands");
+        assert!(run.run.pending.is_empty(), "{way}");
+    }
 }
 
 /// B5: a start that was acknowledged and lost its workflow id is listed, once, whether the owner is open, closed or gone.

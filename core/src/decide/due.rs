@@ -83,7 +83,8 @@ pub fn settle(
     if expires.is_some_and(|expires| expires <= draft.context.now) && draft.run.state.is_open() {
         // What clients were told is saved stands before the closing event (V10).
         workflow_task::write_pending(&mut draft)?;
-        let new = close::time_out(&mut draft, next_run)?;
+        let open = draft.run.state.is_open();
+        let new = if open { close::time_out(&mut draft, next_run)? } else { None };
         let batch = draft.seal()?;
         let successor = match new {
             Some(new) => {

@@ -141,6 +141,9 @@ pub fn terminate(
     // B5: a termination caused by a start of the same id is not an external event: it has no identity.
     let mut draft = Draft::new(run, context, seat);
     workflow_task::write_pending(&mut draft)?;
+    if !draft.run.state.is_open() {
+        return draft.seal(); // Another termination waited.
+    }
     let event = draft.event(Attributes::WorkflowExecutionTerminatedEventAttributes(attributes))?;
     if let Some(identity) = identity {
         draft.identify(event, identity, named_run, None);

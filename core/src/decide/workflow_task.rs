@@ -245,6 +245,9 @@ pub fn write_pending(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
     let live = draft.run.pending_live();
     let mut written = false;
     for (identity, pending) in live {
+        if !draft.run.state.is_open() {
+            break; // A termination was among them; what is left is filed with its verdict.
+        }
         if let Some(anchor) = pending.anchor {
             written |= super::activity::write_outcome(draft, anchor, pending.events, identity)?;
             continue;
@@ -300,7 +303,7 @@ fn again(draft: &mut Draft<'_>, attempt: i32, was_transient: bool) -> Result<(),
         draft.run.set_task_attempt(version, None);
     }
     if write_pending(draft)? {
-        return schedule(draft);
+        return if draft.run.state.is_open() { schedule(draft) } else { Ok(()) };
     }
     let next = attempt + 1;
     let next_attempt = wire::WorkflowTaskAttempt {
@@ -394,7 +397,9 @@ pub fn take_over(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
     if view.transient {
         draft.run.set_task_attempt(draft.context.version, None);
         write_pending(draft)?;
-        schedule(draft)?;
+        if draft.run.state.is_open() {
+            schedule(draft)?;
+        }
         return Ok(true);
     }
     draft.event(Attributes::WorkflowTaskFailedEventAttributes(
@@ -407,6 +412,8 @@ pub fn take_over(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
         },
     ))?;
     write_pending(draft)?;
-    schedule(draft)?;
+    if draft.run.state.is_open() {
+        schedule(draft)?;
+    }
     Ok(true)
 }
