@@ -379,7 +379,7 @@ impl Inbox {
                 self.outputs.push(Output::Send(replicate_request::Message::Ack(ack)));
             }
         }
-        let to_store = self.progress.to_store(now);
+        let to_store = self.progress.take_due_positions(now);
         if !to_store.is_empty() {
             let rows = self.rows(to_store);
             self.outputs.push(Output::StorePositions(rows));

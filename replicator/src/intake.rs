@@ -175,7 +175,7 @@ impl Intake {
                 lane.send((call, entries)).map_err(|_| Error::Stopping)?;
             }
             Output::Fetch { call, peer, request } => {
-                self.ask(async move { Ok(Done::Fetched(call, fetch::fetch(&shared, &peer, request).await)) })
+                self.ask(async move { Ok(Done::Fetched(call, fetch::fetch(&shared, &peer, request).await)) });
             }
             Output::AskRecord { call, peer, request } => self.ask(async move {
                 Ok(Done::RecordAsked(call, fetch::ask_record(&shared, &peer, request).await))

@@ -455,7 +455,7 @@ impl Replay {
                     .and_then(|(envelope, events)| antipode_core::batch::Batch::open(envelope, events).ok());
                 self.complete = response.state.is_some() || known.is_none();
                 if let Some(batch) = known {
-                    self.hole.known = batch.envelope.items.clone();
+                    self.hole.known = batch.envelope.items;
                 }
                 Next::Push(Frame::Fetched(Fetched::new(self.hole.key.clone(), response, false)))
             }

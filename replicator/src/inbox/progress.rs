@@ -192,7 +192,7 @@ impl Progress {
     }
 
     /// Positions to store, when it is time: behind the data they stand for, in the same database (E2).
-    pub(super) fn to_store(&mut self, now: Timestamp) -> Positions {
+    pub(super) fn take_due_positions(&mut self, now: Timestamp) -> Positions {
         if self.store_due.is_none_or(|due| due > now) {
             return Positions::new();
         }
