@@ -3,13 +3,18 @@
 //! schedules are tests of this crate.
 #![forbid(unsafe_code)]
 
+pub mod campaign;
+pub mod cli;
 pub mod engine;
+pub mod explore;
+pub mod generate;
 pub mod html;
 pub mod oracle;
 pub mod random;
 pub mod region;
 pub mod scenario;
 pub mod schedule;
+pub mod shrink;
 pub mod trace;
 pub mod worker;
 pub mod world;

@@ -4,7 +4,7 @@
 use antipode_core::ids::{FailoverVersion, RunId, Timestamp};
 use antipode_history::api::{Operation, Refusal, Reply, Request};
 use antipode_proto::api::{
-    common::v1::{RetryPolicy, WorkflowType},
+    common::v1::{RetryPolicy, WorkflowExecution, WorkflowType},
     workflowservice::v1 as ws,
 };
 
@@ -288,6 +288,11 @@ impl Engine {
 }
 
 fn operation(call: &Call) -> Operation {
+    // As a frontend hands it on: a request that names a run says so (B4).
+    let execution = call.run.map(|run| WorkflowExecution {
+        workflow_id: call.workflow.clone(),
+        run_id: run.to_string(),
+    });
     match &call.what {
         What::Start(step) => Operation::Start(Box::new(start(call, step))),
         What::SignalWithStart(step) => {
@@ -309,16 +314,19 @@ fn operation(call: &Call) -> Operation {
             }))
         }
         What::Signal(name) => Operation::Signal(Box::new(ws::SignalWorkflowExecutionRequest {
+            workflow_execution: execution,
             signal_name: if name.is_empty() { "s".to_string() } else { name.clone() },
             request_id: call.id.clone(),
             ..Default::default()
         })),
         What::Cancel => Operation::RequestCancel(Box::new(ws::RequestCancelWorkflowExecutionRequest {
+            workflow_execution: execution,
             request_id: call.id.clone(),
             reason: "told to".to_string(),
             ..Default::default()
         })),
         What::Terminate => Operation::Terminate(Box::new(ws::TerminateWorkflowExecutionRequest {
+            workflow_execution: execution,
             reason: "told to".to_string(),
             ..Default::default()
         })),

@@ -1,5 +1,5 @@
 //! Links of the simulated world: production's own ends ([`Inbox`], [`Outbox`]) with a net between them that delays, loses,
-//! doubles, overtakes and flips bits. A stream ends when one of its ends says so or when its silence is noticed; then it is
+//! doubles, overtakes and breaks off. A stream ends when one of its ends says so or when its silence is noticed; then it is
 //! dialled again from what is stored. Unary calls (fetch, records) are answered or fail, as over gRPC.
 
 use std::{
@@ -112,6 +112,8 @@ pub(crate) struct Links {
     held_workflows: BTreeMap<usize, BTreeSet<String>>,
     /// Runs of held workflows that are not held: they began before.
     let_pass: BTreeMap<usize, BTreeSet<RunId>>,
+    /// Regions that give what they hold back to whoever asks for it.
+    fetchable: BTreeSet<usize>,
     withheld: BTreeMap<(usize, usize), Withheld>,
     proofs: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     exceptions: BTreeMap<(usize, usize), BTreeMap<RunKey, String>>,
@@ -133,6 +135,7 @@ impl Links {
             held: BTreeMap::new(),
             held_workflows: BTreeMap::new(),
             let_pass: BTreeMap::new(),
+            fetchable: BTreeSet::new(),
             withheld: BTreeMap::new(),
             proofs: BTreeMap::new(),
             exceptions: BTreeMap::new(),
@@ -338,7 +341,7 @@ impl Engine {
             dropped = draw(self, net.drop);
             copied = draw(self, net.duplicate);
             overtakes = draw(self, net.reorder);
-            if draw(self, net.corrupt) && flip(&mut payload, self.random.number()) {
+            if draw(self, net.corrupt) && break_off(&mut payload) {
                 self.fault("message corrupted");
                 self.note(State::Corrupted);
             }
@@ -833,7 +836,8 @@ impl Engine {
             self.find("link", format!("a fetch is malformed: {request:?}"));
             return Ok(());
         };
-        if self.links.held.get(&peer).is_some_and(|held| held.contains(&key.run)) {
+        let held = self.links.held.get(&peer).is_some_and(|held| held.contains(&key.run));
+        if held && !self.links.fetchable.contains(&peer) {
             let answer = Payload::FetchAnswer { call, answer: Err("the run is held back".to_string()) };
             self.post_between(from, to, peer, to, stream, answer);
             return Ok(());
@@ -1027,6 +1031,11 @@ impl Engine {
     pub(crate) fn hold(&mut self, step: &HoldStep) -> Result<(), Failure> {
         let from = self.site(&step.from)?;
         let run = if step.run_of.is_empty() { None } else { Some(self.run_of(&step.run_of)?) };
+        if step.fetchable {
+            self.links.fetchable.insert(from);
+        } else {
+            self.links.fetchable.remove(&from);
+        }
         let held = self.links.held.entry(from).or_default();
         if step.release {
             match run {
@@ -1109,17 +1118,14 @@ impl Engine {
     }
 }
 
-/// Flips a bit of a batch that travels. False: there is none in it.
-fn flip(payload: &mut Payload, draw: u64) -> bool {
+/// Breaks off the events of a batch that travels: they do not decode. False: there is none in it.
+fn break_off(payload: &mut Payload) -> bool {
     let Payload::ToReceiver(replicate_response::Message::Entries(entries)) = payload else { return false };
     for entry in &mut entries.entries {
         if let Some(antipode_proto::link::entry::Entry::Batch(batch)) = &mut entry.entry
             && !batch.events.is_empty()
         {
-            let mut bytes = batch.events.to_vec();
-            let at = usize::try_from(draw).unwrap_or(0) % bytes.len();
-            bytes[at] ^= 1 << (draw % 7);
-            batch.events = bytes.into();
+            batch.events.truncate(batch.events.len() - 1);
             return true;
         }
     }

@@ -269,6 +269,24 @@ impl Engine {
         Ok(true)
     }
 
+    /// How many regions there are.
+    #[must_use]
+    pub fn regions(&self) -> usize {
+        self.sites.len()
+    }
+
+    /// Name of a region, by index.
+    #[must_use]
+    pub fn region_name(&self, site: usize) -> String {
+        self.sites.get(site).map(|site| site.region.name.clone()).unwrap_or_default()
+    }
+
+    /// Names of the regions that believe to be active.
+    #[must_use]
+    pub fn active_regions(&self) -> Vec<String> {
+        (0..self.sites.len()).filter(|site| self.believes_writable(*site)).map(|site| self.region_name(site)).collect()
+    }
+
     /// Calls that clients made.
     #[must_use]
     pub fn calls_made(&self) -> u64 {

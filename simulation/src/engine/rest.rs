@@ -48,6 +48,8 @@ impl Engine {
             here.failing.clear();
             here.commit_span = commit;
             here.workers = true;
+            here.skew = Span(0);
+            here.wake_at = None;
             self.restart(site)?;
             for number in self.sites[site].held.keys().copied().collect::<Vec<_>>() {
                 self.after(Span::millis(1), super::Due::Finish { site, task: number });

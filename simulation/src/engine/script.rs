@@ -137,7 +137,7 @@ pub struct NetSetup {
     pub duplicate: u32,
     /// Messages in a thousand that overtake or are overtaken.
     pub reorder: u32,
-    /// Messages in a thousand of which a bit is flipped.
+    /// Messages in a thousand whose events arrive broken off.
     pub corrupt: u32,
 }
 
@@ -481,6 +481,9 @@ pub struct HoldStep {
     /// Only runs that begin from now on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub later: bool,
+    /// Whoever asks for it gets it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fetchable: bool,
     /// The sender.
     pub from: String,
     /// Let go.

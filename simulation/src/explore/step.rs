@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use antipode_persistence::store::RegionStore as _;
 use antipode_core::{
     ids::{FailoverVersion, NamespaceId, RegionId, RunId, Timestamp, WorkflowKey},
     namespace::{Act, Config, Forced, Info, Phase, Record, Refusal as RecordRefusal, Standing, Start},
@@ -322,7 +323,8 @@ impl<'p> Machine<'p> {
                 continue;
             }
             let linked = regions.iter().copied().filter(|id| *id != regions[from]).collect();
-            let audience = Audience { here: regions[from], peer: regions[to], linked };
+            let life = node.region.store.identity().incarnation;
+            let audience = Audience { here: regions[from], peer: regions[to], life, linked };
             let link = state.link_mut(from, to);
             let sent = &mut link.sent;
             let knows = |run: RunId, hash: StateHash| {

@@ -1,0 +1,428 @@
+//! A seed writes a script while it runs: what happens next is drawn with an eye on the world (whom to ask, what is cut), and
+//! every act is written down with its moment, so that the same script runs again without the seed.
+
+use crate::{
+    engine::{
+        Engine, Failure,
+        script::{
+            CallStep, CrashStep, FailStep, Failing, HandOverStep, HoldStep, LinkStep, NamespaceStep, NetSetup, RegionSetup,
+            Script, Setup, SkewStep, SlowStep, StartStep, Step, WorkerStep, Written,
+        },
+        span::Span,
+    },
+    random::Random,
+    scenario::Outcome,
+};
+
+/// Which faults a seed may draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Everything, in proportions that each seed draws anew.
+    All,
+    /// No fault but distance: graceful hand-overs only.
+    Calm,
+    /// Graceful hand-overs under crashes, losses and failing commits; nothing is ever forced.
+    HandOver,
+    /// Partitions and forced failovers.
+    Partition,
+    /// Commits that fail, are slow, or end unknown; crashes in the middle.
+    Store,
+    /// Clocks that are off and jump.
+    Clock,
+    /// Stores that come back from a backup.
+    Restore,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: &[Self] =
+        &[Self::All, Self::Calm, Self::HandOver, Self::Partition, Self::Store, Self::Clock, Self::Restore];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Calm => "calm",
+            Self::HandOver => "hand-over",
+            Self::Partition => "partition",
+            Self::Store => "store",
+            Self::Clock => "clock",
+            Self::Restore => "restore",
+        }
+    }
+
+    /// By name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|profile| profile.name() == name)
+    }
+}
+
+/// What to simulate.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Regions, 1 to 5.
+    pub regions: usize,
+    /// Faults.
+    pub profile: Profile,
+    /// Steps of the scheduler before everything heals.
+    pub steps: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { regions: 3, profile: Profile::All, steps: 2_000 }
+    }
+}
+
+/// How likely each kind of act is, in parts of all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weights {
+    start: u32,
+    signal: u32,
+    signal_with_start: u32,
+    cancel: u32,
+    terminate: u32,
+    cut: u32,
+    heal: u32,
+    force: u32,
+    hand_over: u32,
+    undo: u32,
+    crash: u32,
+    fail: u32,
+    slow: u32,
+    skew: u32,
+    backup: u32,
+    restore: u32,
+    hold: u32,
+    redeliver: u32,
+    evict: u32,
+    workers: u32,
+    net: u32,
+    namespace: u32,
+}
+
+const NAMES: [&str; 5] = ["east", "west", "north", "south", "central"];
+
+fn weights(profile: Profile, random: &mut Random) -> Weights {
+    let clients = Weights { start: 14, signal: 40, signal_with_start: 8, cancel: 3, terminate: 3, ..Weights::default() };
+    let worn = Weights { redeliver: 2, evict: 4, workers: 4, net: 4, namespace: 2, ..clients };
+    match profile {
+        Profile::Calm => Weights { hand_over: 6, namespace: 2, ..clients },
+        Profile::HandOver => {
+            Weights { hand_over: 10, undo: 3, crash: 3, fail: 4, slow: 1, cut: 3, heal: 4, hold: 1, ..worn }
+        }
+        Profile::Partition => Weights { cut: 6, heal: 5, force: 6, hand_over: 2, hold: 2, ..worn },
+        Profile::Store => Weights { crash: 4, fail: 10, slow: 3, force: 2, hand_over: 2, cut: 1, heal: 2, ..worn },
+        Profile::Clock => Weights { skew: 8, force: 3, hand_over: 3, cut: 2, heal: 3, ..worn },
+        Profile::Restore => {
+            Weights { backup: 6, restore: 3, crash: 2, force: 2, cut: 2, heal: 3, hand_over: 1, ..worn }
+        }
+        Profile::All => {
+            // A swarm: each seed draws which faults it knows, and how often they come.
+            let mut some = |usual: u32| match random.below(4) {
+                0 => 0,
+                1 => usual * 3,
+                _ => usual,
+            };
+            Weights {
+                cut: some(4),
+                heal: 4,
+                force: some(4),
+                hand_over: some(3),
+                undo: some(1),
+                crash: some(2),
+                fail: some(4),
+                slow: some(1),
+                skew: some(1),
+                hold: some(2),
+                redeliver: some(1),
+                evict: some(3),
+                workers: some(3),
+                net: some(3),
+                namespace: some(2),
+                ..clients
+            }
+        }
+    }
+}
+
+/// A seed at work.
+struct Author {
+    random: Random,
+    weights: Weights,
+    engine: Engine,
+    steps: Vec<Step>,
+    count: u64,
+    workflows: usize,
+    pace: [Span; 2],
+}
+
+/// The world of a seed.
+#[must_use]
+pub fn setup(seed: u64, options: &Options) -> Setup {
+    let mut random = Random::new(seed).fork("setup");
+    let calm = options.profile == Profile::Calm;
+    let regions = NAMES.iter().take(options.regions.clamp(1, NAMES.len())).map(|name| {
+        let shards = 1 + u32::try_from(random.below(4)).unwrap_or(0);
+        let skewed = matches!(options.profile, Profile::Clock) || (options.profile == Profile::All && random.percent(30));
+        let skew = if skewed { Span::millis(i64::try_from(random.below(120_000)).unwrap_or(0) - 60_000) } else { Span(0) };
+        let previous = !calm && random.percent(10);
+        RegionSetup { name: (*name).to_string(), shards, skew, workers: true, previous }
+    });
+    let regions: Vec<_> = regions.collect();
+    let mut far = |from: i64, to: usize| Span::millis(from + i64::try_from(random.below(to)).unwrap_or(0));
+    Setup {
+        active: regions.first().map(|region| region.name.clone()).unwrap_or_default(),
+        regions,
+        seed,
+        net: NetSetup { delay: [far(1, 5), far(6, 60)], ..NetSetup::default() },
+        commit: [Span::micros(200), far(1, 4)],
+        think: [far(1, 3), far(4, 40)],
+        ..Setup::default()
+    }
+}
+
+/// Runs a seed and says what came of it, with the script that it wrote.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run(seed: u64, options: &Options, recorded: bool) -> Result<(Outcome, Script), Failure> {
+    let setup = setup(seed, options);
+    let mut random = Random::new(seed).fork("script");
+    let weights = weights(options.profile, &mut random);
+    let title = format!("seed {seed}");
+    let engine = Engine::new(&setup, recorded.then_some(title.as_str()))?;
+    let workflows = 2 + random.below(4);
+    let pace = [Span::millis(1), Span::millis(10 + i64::try_from(random.below(60)).unwrap_or(0))];
+    let mut author =
+        Author { random, weights, engine, steps: Vec::new(), count: 0, workflows, pace };
+    while author.engine.steps() < options.steps && author.engine.findings.is_empty() {
+        author.go_on()?;
+    }
+    let mut engine = author.engine;
+    if engine.findings.is_empty() {
+        engine.rest()?;
+    }
+    let script = Script {
+        name: format!("seed_{seed}"),
+        about: format!("what seed {seed} wrote for {} regions with the faults `{}`", options.regions, options.profile.name()),
+        cites: Vec::new(),
+        pending: None,
+        world: setup,
+        steps: author.steps,
+        end: Default::default(),
+    };
+    Ok((Outcome::of(engine), script))
+}
+
+impl Author {
+    fn go_on(&mut self) -> Result<(), Failure> {
+        let mut step = self.draw();
+        let (from, to) = (self.pace[0].0 / 1_000, self.pace[1].0 / 1_000);
+        let wait = from + i64::try_from(self.random.below(usize::try_from(to - from).unwrap_or(1))).unwrap_or(0);
+        step.at = Some(Span::micros(self.engine.elapsed().0 / 1_000 + wait));
+        self.engine.perform(&step)?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn region(&mut self) -> String {
+        let count = self.engine.regions();
+        self.engine.region_name(self.random.below(count))
+    }
+
+    /// Mostly a region that believes to be active.
+    fn asked(&mut self) -> String {
+        let active = self.engine.active_regions();
+        if active.is_empty() || self.random.percent(12) {
+            return self.region();
+        }
+        active[self.random.below(active.len())].clone()
+    }
+
+    fn workflow(&mut self) -> String {
+        format!("w{}", self.random.below(self.workflows))
+    }
+
+    fn id(&mut self, word: &str) -> String {
+        self.count += 1;
+        format!("{word}{}", self.count)
+    }
+
+    fn span(&mut self, from: i64, to: i64) -> Span {
+        Span::millis(from + i64::try_from(self.random.below(usize::try_from(to - from).unwrap_or(1))).unwrap_or(0))
+    }
+
+    fn draw(&mut self) -> Step {
+        let w = self.weights;
+        let table: [(u32, fn(&mut Self) -> Step); 22] = [
+            (w.start, Self::start),
+            (w.signal, Self::signal),
+            (w.signal_with_start, Self::signal_with_start),
+            (w.cancel, Self::cancel),
+            (w.terminate, Self::terminate),
+            (w.cut, Self::cut),
+            (w.heal, |_| Step { heal: Some(LinkStep::default()), ..Step::default() }),
+            (w.force, |author| Step { force: Some(author.region()), ..Step::default() }),
+            (w.hand_over, Self::hand_over),
+            (w.undo, |author| Step { undo: Some(author.asked()), ..Step::default() }),
+            (w.crash, Self::crash),
+            (w.fail, Self::fail),
+            (w.slow, Self::slow),
+            (w.skew, Self::skew),
+            (w.backup, |author| Step { backup: Some(author.region()), ..Step::default() }),
+            (w.restore, |author| Step { restore: Some(author.region()), ..Step::default() }),
+            (w.hold, Self::hold),
+            (w.redeliver, |author| Step { redeliver: Some(author.region()), ..Step::default() }),
+            (w.evict, |author| Step { evict: Some(author.region()), ..Step::default() }),
+            (w.workers, Self::workers),
+            (w.net, Self::net),
+            (w.namespace, Self::namespace),
+        ];
+        let total: u32 = table.iter().map(|(weight, _)| weight).sum();
+        let mut at = u32::try_from(self.random.below(usize::try_from(total).unwrap_or(1))).unwrap_or(0);
+        for (weight, make) in table {
+            if at < weight {
+                return make(self);
+            }
+            at -= weight;
+        }
+        Step { wait: Some(Span::millis(1)), ..Step::default() }
+    }
+
+    fn program(&mut self) -> Vec<String> {
+        let mut program = Vec::new();
+        for _ in 0..=self.random.below(3) {
+            let step = match self.random.below(14) {
+                0..=2 => "activity well".to_string(),
+                3 => format!("activity fails {}", 1 + self.random.below(2)),
+                4 => "activity heartbeat".to_string(),
+                5 => "activity silent".to_string(),
+                6 | 7 => format!("timer {}", self.span(100, 4_000)),
+                8 | 9 => format!("signals {}", 1 + self.random.below(3)),
+                10 => "all activity well & timer 1s".to_string(),
+                11 => "marker".to_string(),
+                12 => "memo".to_string(),
+                _ => "cancel-timer".to_string(),
+            };
+            program.push(step);
+        }
+        match self.random.below(10) {
+            0 | 1 => program.extend(["continue-as-new".to_string(), "signals 1".to_string(), "complete".to_string()]),
+            2..=4 => program.push("complete".to_string()),
+            5 => program.push("fail".to_string()),
+            6 => program.extend(["await-cancel".to_string(), "cancelled".to_string()]),
+            _ => {}
+        }
+        program
+    }
+
+    fn start_step(&mut self, word: &str) -> StartStep {
+        let conflict = match self.random.below(12) {
+            0 => Some("use-existing".to_string()),
+            1 => Some("terminate-existing".to_string()),
+            _ => None,
+        };
+        StartStep {
+            workflow: self.workflow(),
+            region: self.asked(),
+            program: self.program(),
+            id: self.id(word),
+            conflict,
+            run_timeout: self.random.percent(5).then(|| Span::seconds(20)),
+            attempts: self.random.percent(10).then_some(2),
+            ..StartStep::default()
+        }
+    }
+
+    fn start(&mut self) -> Step {
+        Step { start: Some(self.start_step("start")), ..Step::default() }
+    }
+
+    fn signal_with_start(&mut self) -> Step {
+        let start = self.start_step("sws");
+        Step { signal_with_start: Some(StartStep { conflict: None, ..start }), ..Step::default() }
+    }
+
+    fn about(&mut self, word: &str) -> CallStep {
+        CallStep { workflow: self.workflow(), region: self.asked(), id: self.id(word), ..CallStep::default() }
+    }
+
+    fn signal(&mut self) -> Step {
+        Step { signal: Some(self.about("signal")), ..Step::default() }
+    }
+
+    fn cancel(&mut self) -> Step {
+        Step { cancel: Some(self.about("cancel")), ..Step::default() }
+    }
+
+    fn terminate(&mut self) -> Step {
+        Step { terminate: Some(self.about("terminate")), ..Step::default() }
+    }
+
+    fn cut(&mut self) -> Step {
+        let (a, b) = (self.region(), self.region());
+        let cut = match self.random.below(10) {
+            0..3 => LinkStep { from: a, to: b, ..LinkStep::default() },
+            3..5 => LinkStep { between: vec![a], ..LinkStep::default() },
+            _ => LinkStep { between: vec![a, b], ..LinkStep::default() },
+        };
+        Step { cut: Some(cut), ..Step::default() }
+    }
+
+    fn hand_over(&mut self) -> Step {
+        let deadline = Some(self.span(200, 6_000));
+        Step { hand_over: Some(HandOverStep { to: self.region(), deadline }), ..Step::default() }
+    }
+
+    fn crash(&mut self) -> Step {
+        let commit = if self.random.percent(50) { Written::Lost } else { Written::Written };
+        let crash = CrashStep { region: self.region(), down: Some(self.span(10, 4_000)), commit: Some(commit) };
+        Step { crash: Some(crash), ..Step::default() }
+    }
+
+    fn fail(&mut self) -> Step {
+        let how = [Failing::Reject, Failing::UnknownLost, Failing::UnknownWritten][self.random.below(3)];
+        let times = 1 + u32::try_from(self.random.below(3)).unwrap_or(0);
+        Step { fail: Some(FailStep { region: self.region(), how, times }), ..Step::default() }
+    }
+
+    fn slow(&mut self) -> Step {
+        let commit = if self.random.percent(50) { Span::millis(1) } else { self.span(20, 400) };
+        Step { slow: Some(SlowStep { region: self.region(), commit }), ..Step::default() }
+    }
+
+    fn skew(&mut self) -> Step {
+        let by = Span::millis(i64::try_from(self.random.below(600_000)).unwrap_or(0) - 300_000);
+        Step { skew: Some(SkewStep { region: self.region(), by }), ..Step::default() }
+    }
+
+    fn hold(&mut self) -> Step {
+        let (workflow, from, release) = (self.workflow(), self.region(), self.random.percent(60));
+        Step { hold: Some(HoldStep { workflow, from, release, ..HoldStep::default() }), ..Step::default() }
+    }
+
+    fn workers(&mut self) -> Step {
+        let region = self.region();
+        let (stop, start, crash) = match self.random.below(5) {
+            0 => (true, false, false),
+            1 | 2 => (false, true, false),
+            _ => (false, false, true),
+        };
+        Step { workers: Some(WorkerStep { region, stop, start, crash }), ..Step::default() }
+    }
+
+    fn net(&mut self) -> Step {
+        let mut some = |usual: usize| u32::try_from(if self.random.percent(50) { 0 } else { self.random.below(usual) }).unwrap_or(0);
+        let (drop, duplicate, reorder, corrupt) = (some(60), some(100), some(100), some(30));
+        let delay = [self.span(1, 5), self.span(6, 200)];
+        Step { net: Some(NetSetup { delay, drop, duplicate, reorder, corrupt }), ..Step::default() }
+    }
+
+    fn namespace(&mut self) -> Step {
+        let description = Some(format!("text {}", self.count));
+        Step { namespace: Some(NamespaceStep { region: self.region(), description, ..NamespaceStep::default() }), ..Step::default() }
+    }
+}
