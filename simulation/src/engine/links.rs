@@ -13,6 +13,7 @@ use antipode_core::{
     namespace::Record,
     version_history::VersionHistory,
 };
+use antipode_history::shard::{Down, Proof};
 use antipode_history::api::{Applied, Operation, Refusal, Reply, Request};
 use antipode_persistence::{rows::PositionRow, store::RegionStore};
 use antipode_proto::{
@@ -952,8 +953,29 @@ impl Engine {
     }
 
     /// Tells the shards of a region what every peer has proved of them (C6).
-    pub(crate) fn feed_proofs(&mut self, _site: usize) -> Result<(), Failure> {
-        Ok(())
+    pub(crate) fn feed_proofs(&mut self, site: usize) -> Result<(), Failure> {
+        if !self.sites[site].up {
+            return Ok(());
+        }
+        let now = self.local(site);
+        for to in (0..self.sites.len()).filter(|to| *to != site) {
+            let proofs = self.links.proofs.get(&(site, to)).cloned().unwrap_or_default();
+            let excepted = self.links.exceptions.get(&(site, to)).cloned().unwrap_or_default();
+            let down = self.links.down.iter().filter(|(_, at)| *at == to).map(|(origin, _)| {
+                let origin = self.sites[*origin].region.id;
+                let (incarnation, proved) = self.stored_positions(to, origin);
+                (origin, Down { incarnation: incarnation.unwrap_or_default(), proved })
+            });
+            let down: BTreeMap<_, _> = down.collect();
+            let peer = self.name(to).to_string();
+            for shard in (1..=self.sites[site].shards).map(ShardId) {
+                let through = proofs.get(&shard).copied().unwrap_or_default();
+                let exceptions = excepted.keys().cloned().collect();
+                let proof = Proof { through, exceptions, down: down.clone() };
+                self.sites[site].region.proof(now, shard, &peer, proof);
+            }
+        }
+        self.tend(site)
     }
 
     /// A link looks: its ends wake, or it is dialled.
