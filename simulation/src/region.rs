@@ -571,7 +571,7 @@ impl Region {
         let broken = |error: &dyn std::fmt::Display| Error::Store(error.to_string());
         let rows = ready(self.store.run_list(shard, key))?.map_err(|error| broken(&error))?;
         let mut runs = BTreeMap::new();
-        for row in rows {
+        for row in rows.into_iter().filter(|row| !antipode_history::shard::is_tombstone(row)) {
             let stored = ready(self.store.run_load(shard, &row.key))?.map_err(|error| broken(&error))?;
             let Some(stored) = stored else { continue };
             let head = wire::RunHead::decode(&*stored.row.head).map_err(|error| broken(&error))?;
@@ -592,6 +592,13 @@ impl Region {
         let current =
             ready(self.store.current_load(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
         Ok(current.and_then(|row| row.record.run_id.parse().ok()))
+    }
+
+    /// Tells a shard what a peer has proved of it (C6).
+    pub fn proof(&mut self, now: Timestamp, shard: ShardId, peer: &str, proof: antipode_history::shard::Proof) {
+        if let Some(machine) = self.shards.get_mut(usize::try_from(shard.0).unwrap_or(1) - 1) {
+            machine.proof(now, peer, proof);
+        }
     }
 
     /// How many shards it has.

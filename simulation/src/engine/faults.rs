@@ -143,7 +143,7 @@ impl Engine {
             }
         }
         self.believe(site);
-        self.tend(site)?;
+        self.feed_proofs(site)?;
         // What a crash left of a hand-over is finished or taken back (F1).
         let life = self.sites[site].region.life();
         self.after(Span::millis(1), Due::HandOver { site, life });

@@ -311,6 +311,8 @@ impl Engine {
                     Event::Unclaimed => self.note(State::Unclaimed),
                     Event::Zombie => self.note(State::Zombie),
                     Event::ActivityRetried => self.note(State::ActivityRetried),
+                    Event::RunDeleted => self.note(State::RetentionDeleted),
+                    Event::RetentionUnproved => self.note(State::RetentionWaited),
                     _ => {}
                 }
                 self.trace.line(Kind::Shard, Some(site), None, || format!("{event:?}"));

@@ -180,7 +180,7 @@ impl Names {
             }
         }
         sink.put(&envelope.successor.map(|run| self.run(run)).unwrap_or_default());
-        for identity in &envelope.inherited {
+        for identity in envelope.inherited.iter().chain(&envelope.recent) {
             self.identity(&mut sink, identity);
         }
         sink.name()

@@ -15,13 +15,16 @@ use antipode_core::{
     identity::{Identity, Key},
     ids::{EventId, FailoverVersion, Place, RunId, RunOrder, WorkflowKey},
     namespace::Phase,
+    register::Kind,
     run::Run,
+    view::TaskView,
 };
-use antipode_history::api::{Operation, Reply, Request};
+use antipode_history::api::{Operation, Reply, Request, TaskKind};
 use antipode_proto::{
     api::{enums::v1::EventType, history::v1::HistoryEvent},
     core as wire,
 };
+use prost::Message;
 
 use super::{
     canon::{RunView, Snap},
@@ -137,10 +140,30 @@ fn stored(machine: &Machine<'_>, seen: &mut Seen, node: &Node) -> Checked {
                 greatest.map(|leaf| leaf.envelope.items.to_string()),
             ));
         }
+        succession(node, &line)?;
         let starts = line.first().is_some_and(|first| first.envelope.first_event == EventId(1));
         if !starts {
             return fail(format!("V01: in {name} the current branch of {} has no first event", run.key.workflow));
         }
+    }
+    Ok(())
+}
+
+/// B7, B8: a run that another one continues is closed only where the other one is stored, and ranks below it.
+fn succession(node: &Node, line: &[&Arc<Batch>]) -> Checked {
+    let Some((close, successor)) = line.last().and_then(|tip| Some((tip, tip.envelope.successor?))) else {
+        return Ok(());
+    };
+    let (name, workflow) = (&node.region.name, &close.envelope.run.workflow);
+    let first = node.snap.runs.get(&successor).and_then(|run| {
+        run.batches.iter().find(|batch| batch.envelope.first_event == EventId(1))
+    });
+    let Some(first) = first else {
+        return fail(format!("B8: {name} closed a run of {workflow} without the run that continues it"));
+    };
+    let rank = |batch: &Batch| (batch.envelope.version, batch.envelope.place);
+    if rank(first) <= rank(close) {
+        return fail(format!("B7: in {name} the run that continues {workflow} ranks below its predecessor"));
     }
     Ok(())
 }
@@ -243,11 +266,24 @@ fn lost_registers(name: &str, old: &RunView, new: &RunView) -> Checked {
             (other.anchor_event_id, other.anchor_version, other.kind)
                 == (register.anchor_event_id, register.anchor_version, register.kind)
         };
-        if !new.head.registers.iter().any(|other| same(&other)) {
-            return fail(format!(
-                "A1: {name} dropped a register of event {}@{} of {}",
-                register.anchor_event_id, register.anchor_version, old.key.workflow
-            ));
+        let what = || {
+            let (event, version) = (register.anchor_event_id, register.anchor_version);
+            format!("a register of event {event}@{version} of {}", old.key.workflow)
+        };
+        let Some(now) = new.head.registers.iter().find(same) else {
+            return fail(format!("A1: {name} dropped {}", what()));
+        };
+        if (now.order_version, now.order_count) < (register.order_version, register.order_count) {
+            return fail(format!("A1: {name} lowered {}", what()));
+        }
+        let attempt = |register: &wire::Register| wire::ActivityAttempt::decode(&*register.value).ok();
+        if register.kind == Kind::ActivityAttempt as u32
+            && let (Some(before), Some(after)) = (attempt(register), attempt(now))
+            && before.stamp == after.stamp
+            && before.attempt > after.attempt
+        {
+            let (before, after) = (before.attempt, after.attempt);
+            return fail(format!("A6: {name} took attempt {before} back to {after} in {}", what()));
         }
     }
     Ok(())
@@ -497,8 +533,13 @@ fn stuck(state: &State, workflow: &str, runs: &[BTreeMap<RunId, Run>]) -> Checke
     if run.task().is_none() && sees_something_new(&node.snap, run) {
         return fail(format!("V16: {workflow} is stuck in {name}: it has news and no workflow task"));
     }
-    let offered = node.snap.dispatch.iter().any(|row| row.key.run == run.key.run);
-    if run.task().is_some() && !offered {
+    let indexed = node.snap.dispatch.iter().any(|row| row.key.run == run.key.run);
+    let offers = |task: &TaskView| {
+        task.started.is_some()
+            || task.scheduled_at > state.now
+            || node.region.offers.iter().any(|offer| offer.key.run == run.key.run && offer.kind == TaskKind::Workflow)
+    };
+    if run.task().is_some_and(|task| !indexed || !offers(&task)) {
         return fail(format!("V16: {workflow} is stuck in {name}: its workflow task is offered to nobody"));
     }
     Ok(())

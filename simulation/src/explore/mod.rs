@@ -203,6 +203,7 @@ impl Search {
         let (mut next, mut later) = (Vec::new(), None);
         for (parent, state) in layer {
             let mut moved = false;
+            let here = state.name(self.program, &machine.names);
             for step in machine.enabled(&state) {
                 self.outcome.transitions += 1;
                 let taken = machine.take(&state, step).and_then(|after| {
@@ -214,7 +215,7 @@ impl Search {
                     Ok(after) => {
                         let name = after.name(self.program, &machine.names);
                         // A step that changes nothing, such as a refused attempt, leads nowhere.
-                        moved |= name != state.name(self.program, &machine.names);
+                        moved |= name != here;
                         if later.is_none()
                             && let Some(index) = self.add_named(name, &after, Some(Origin { parent, step }))
                         {

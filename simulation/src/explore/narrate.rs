@@ -117,6 +117,7 @@ impl Teller {
                 let what = flight.map(|flight| self.flight(flight)).unwrap_or_default();
                 format!("{} → {}: {what}", NAMES[from], NAMES[to])
             }
+            Step::Read(from, to) => format!("{} reads its log for {}", NAMES[from], NAMES[to]),
             Step::Record(from, to) => {
                 format!("{} → {}: namespace record ({})", NAMES[from], NAMES[to], record(&before.nodes[from]))
             }

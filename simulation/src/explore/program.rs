@@ -40,6 +40,9 @@ pub struct Free {
     pub held: &'static [At],
     /// Entries may arrive ahead of the namespace record of their version. Else the record is asked for first (I10).
     pub ahead: bool,
+    /// A sender reads its log when the explorer chooses, so that registers and pending events travel as they are then (C1).
+    /// Elsewhere it reads after each commit.
+    pub reads: bool,
     /// Entries of different runs of one workflow id may overtake each other. Else their order is kept (B8).
     pub overtake: bool,
     /// Clients try in every region all the time, also where they must be refused.
@@ -57,6 +60,7 @@ impl Free {
         crashes: &[],
         held: &[],
         ahead: false,
+        reads: false,
         overtake: false,
         insistent: false,
         graceful: false,

@@ -67,8 +67,21 @@ pub struct Link {
     pub done: Vec<Flight>,
     /// Last states sent.
     pub sent: BTreeMap<RunId, StateHash>,
+    /// What the sender would send if it read its log now, where reading is a step of its own.
+    pub unread: Option<Unread>,
     /// Its name.
     pub name: Name,
+}
+
+/// Part of a log that was not read for a link.
+#[derive(Clone, Debug)]
+pub struct Unread {
+    /// Entries for the receiver.
+    pub flights: Vec<Flight>,
+    /// Where the part ends.
+    pub through: Sequence,
+    /// Last states sent, once it is read.
+    pub sent: BTreeMap<RunId, StateHash>,
 }
 
 impl Link {
@@ -98,6 +111,12 @@ impl Link {
         let mut sink = Sink::new("link");
         for flight in &self.queue {
             names.entry(&mut sink, &flight.item);
+        }
+        if let Some(unread) = &self.unread {
+            sink.num(-2);
+            for flight in &unread.flights {
+                names.entry(&mut sink, &flight.item);
+            }
         }
         if resend {
             let position = self.position();

@@ -24,7 +24,7 @@ use antipode_replicator::{
 use super::{
     canon::{Names, SHARD, read},
     program::{Action, At, Program},
-    state::{Flight, Hand, Link, Node, State, Told, Waiting},
+    state::{Flight, Hand, Link, Node, State, Told, Unread, Waiting},
 };
 use crate::{
     region::Region,
@@ -39,6 +39,8 @@ pub enum Step {
     Act(usize),
     /// An entry of a link arrives: sender, receiver, place in the queue.
     Deliver(At, At, usize),
+    /// A sender reads its log for a link: sender, receiver.
+    Read(At, At),
     /// A region hears another's namespace record.
     Record(At, At),
     /// The commit in flight becomes durable.
@@ -178,6 +180,9 @@ impl<'p> Machine<'p> {
                 let heads = state.link(from, to).heads(self.program.free.overtake);
                 steps.extend(heads.into_iter().map(|slot| Step::Deliver(from, to, slot)));
             }
+            if state.link(from, to).unread.is_some() {
+                steps.push(Step::Read(from, to));
+            }
             let (theirs, ours) = (&state.nodes[from].region.record, &state.nodes[to].region.record);
             if theirs != ours && ours.clone().merge(theirs) {
                 steps.push(Step::Record(from, to));
@@ -241,6 +246,14 @@ impl<'p> Machine<'p> {
                 }
             }
             Step::Deliver(from, to, slot) => self.deliver(&mut state, from, to, slot)?,
+            Step::Read(from, to) => {
+                let link = state.link_mut(from, to);
+                if let Some(unread) = link.unread.take() {
+                    link.queue.extend(unread.flights);
+                    link.read = unread.through;
+                    link.sent = unread.sent;
+                }
+            }
             Step::Record(from, to) => self.hear(&mut state, from, to)?,
             Step::Commit(at) => {
                 let now = state.now;
@@ -319,14 +332,15 @@ impl<'p> Machine<'p> {
         for to in (0..regions.len()).filter(|to| *to != from) {
             let node = Arc::clone(&state.nodes[from]);
             let page = node.region.log(SHARD, state.link(from, to).read).map_err(broken)?;
-            if page.entries.is_empty() && page.through == state.link(from, to).read {
+            let link = state.link(from, to);
+            if page.through == link.read && link.unread.is_none() {
                 continue;
             }
             let linked = regions.iter().copied().filter(|id| *id != regions[from]).collect();
             let life = node.region.store.identity().incarnation;
             let audience = Audience { here: regions[from], peer: regions[to], life, linked };
             let link = state.link_mut(from, to);
-            let sent = &mut link.sent;
+            let mut sent = link.sent.clone();
             let knows = |run: RunId, hash: StateHash| {
                 if node.received.get(&run) == Some(&hash) || sent.get(&run) == Some(&hash) {
                     return true;
@@ -338,13 +352,21 @@ impl<'p> Machine<'p> {
             if let Some(damaged) = damaged.first() {
                 return Err(broken(damaged));
             }
+            let mut flights = Vec::new();
             for selected in selected {
                 let sequence = antipode_core::ids::Sequence(selected.entry.sequence);
                 let received = entry::read(&selected.entry).map_err(|error| Finding(error.why))?;
                 let (run, version, item) = (received.key, received.version, received.replicated);
-                link.queue.push(Flight { sequence, run, version, item });
+                flights.push(Flight { sequence, run, version, item });
             }
-            link.read = page.through;
+            link.unread = None;
+            if self.program.free.reads && !self.resting && !flights.is_empty() {
+                link.unread = Some(Unread { flights, through: page.through, sent });
+            } else {
+                link.queue.extend(flights);
+                link.read = page.through;
+                link.sent = sent;
+            }
         }
         Ok(())
     }
@@ -488,6 +510,9 @@ impl<'p> Machine<'p> {
 
     /// Sends everything everywhere until all is quiet.
     fn deliver_all(&mut self, state: &mut State) -> Result<(), Finding> {
+        for at in 0..state.nodes.len() {
+            self.send(state, at)?;
+        }
         for _ in 0..256 {
             let mut moved = false;
             for (from, to) in state.pairs() {
@@ -565,6 +590,7 @@ impl<'p> Machine<'p> {
                 // The stream begins anew, at the position that the receiver names (E2).
                 link.read = link.position();
                 link.queue.clear();
+                link.unread = None;
                 link.sent.clear();
                 let position = link.read;
                 link.done.retain(|flight| flight.sequence <= position);
