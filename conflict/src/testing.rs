@@ -48,6 +48,7 @@ pub(crate) fn envelope(parent: Option<&Batch>, events: i64, version: i64, salt: 
         identities: Vec::new(),
         successor: None,
         inherited: Vec::new(),
+        recent: Vec::new(),
         fold_version: 1,
     }
 }

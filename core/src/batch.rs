@@ -88,8 +88,10 @@ pub struct Envelope {
     pub identities: Vec<EventIdentity>,
     /// Successor of a closing batch (B8).
     pub successor: Option<RunId>,
-    /// The chain's applied set, in the first batch of a successor (B2).
+    /// Of the chain's applied set what was applied again or came from another run, in the first batch of a successor (B2).
     pub inherited: Vec<Identity>,
+    /// And the newest requests that the chain took itself, in order (B2, B3).
+    pub recent: Vec<Identity>,
     /// Version of the fold that wrote it (A10).
     pub fold_version: u32,
 }
@@ -201,6 +203,7 @@ impl Envelope {
             successor_run_id: self.successor.map(|run| run.to_string()).unwrap_or_default(),
             inherited: self.inherited.iter().map(Identity::to_wire).collect(),
             fold_version: self.fold_version,
+            recent: self.recent.iter().map(Identity::to_wire).collect(),
         }
     }
 
@@ -249,12 +252,12 @@ impl Envelope {
             "" => None,
             text => Some(text.parse().map_err(|_| field("successor_run_id", uuid))?),
         };
-        let inherited = stored
-            .inherited
-            .iter()
-            .map(Identity::from_wire)
-            .collect::<Option<_>>()
-            .ok_or_else(|| field("inherited", "have an unknown kind or key"))?;
+        let set = |name, identities: &[wire::Identity]| {
+            let known: Option<Vec<_>> = identities.iter().map(Identity::from_wire).collect();
+            known.ok_or_else(|| field(name, "have an unknown kind or key"))
+        };
+        let inherited = set("inherited", &stored.inherited)?;
+        let recent = set("recent", &stored.recent)?;
         Ok(Self {
             run: RunKey { namespace, workflow: WorkflowId::from(stored.workflow_id.as_str()), run },
             first_run,
@@ -274,6 +277,7 @@ impl Envelope {
             identities,
             successor,
             inherited,
+            recent,
             fold_version: stored.fold_version,
         })
     }

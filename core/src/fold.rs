@@ -111,7 +111,7 @@ impl State {
 
 impl Facts {
     fn apply_envelope(&mut self, envelope: &Envelope) {
-        self.applied.extend(envelope.inherited.iter().cloned());
+        self.applied.extend(envelope.inherited.iter().chain(&envelope.recent).cloned());
         self.applied.extend(envelope.identities.iter().map(|entry| entry.identity.clone()));
         self.transitions += 1;
     }

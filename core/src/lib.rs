@@ -9,6 +9,7 @@ pub mod digest;
 pub mod fold;
 pub mod identity;
 pub mod ids;
+pub mod inheritance;
 pub mod law;
 pub mod namespace;
 pub mod owed;

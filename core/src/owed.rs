@@ -131,6 +131,7 @@ impl Run {
                     anchor: None,
                     accepted: (batch.envelope.version, batch.envelope.place),
                     region: batch.envelope.origin.region,
+                    origin: Some(entry.reapplied_from.map_or(self.key.run, |(run, _)| run)),
                 };
                 over.insert(entry.identity.clone(), pending);
             }
@@ -146,7 +147,10 @@ impl Run {
                     let record = record(EventId(0), pending.accepted.0, verdict, identity);
                     filed.insert(identity.clone(), record);
                 }
-                None => drop(over.insert(identity.clone(), pending.clone())),
+                None => {
+                    let origin = Some(pending.origin.unwrap_or(self.key.run));
+                    over.insert(identity.clone(), Pending { origin, ..pending.clone() });
+                }
             }
         }
         // B5: somebody was told that this run was started. It is not adopted; it is listed, whatever becomes of the owner.

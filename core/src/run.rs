@@ -55,6 +55,8 @@ pub struct Pending {
     pub accepted: (FailoverVersion, Place),
     /// Accepting region.
     pub region: RegionId,
+    /// The run that took it, when it was handed over from there (B1).
+    pub origin: Option<RunId>,
 }
 
 /// Sticky binding: local, memory only (A8).
@@ -503,9 +505,10 @@ pub fn outcome_identity(anchor: Anchor, run: RunId) -> Identity {
 
 impl Pending {
     /// Which of two acceptances of one identity is kept: the later one; then any total order, the same everywhere.
-    fn rank(&self) -> (FailoverVersion, Place, RegionId, Bytes) {
+    fn rank(&self) -> (FailoverVersion, Place, RegionId, Option<RunId>, Bytes) {
         let history = antipode_proto::api::history::v1::History { events: self.events.clone() };
-        (self.accepted.0, self.accepted.1, self.region, Bytes::from(history.encode_to_vec()))
+        let events = Bytes::from(history.encode_to_vec());
+        (self.accepted.0, self.accepted.1, self.region, self.origin, events)
     }
 
     fn to_wire(&self, identity: &Identity) -> wire::PendingEvent {
@@ -520,6 +523,7 @@ impl Pending {
             accepted: Some(wire::Place { epoch: self.accepted.1.epoch, sequence: self.accepted.1.sequence }),
             accepted_version: self.accepted.0.0,
             accepted_region: self.region.0,
+            origin_run_id: self.origin.map(|run| run.to_string()).unwrap_or_default(),
         }
     }
 
@@ -540,6 +544,7 @@ impl Pending {
             anchor,
             accepted: (FailoverVersion(stored.accepted_version), place),
             region: RegionId(stored.accepted_region),
+            origin: stored.origin_run_id.parse().ok(),
         };
         Some((identity, pending))
     }

@@ -288,12 +288,6 @@ impl Facts {
         self.close.is_none()
     }
 
-    /// Identities that the next run of the chain inherits (B2): what could be delivered to it again.
-    #[must_use]
-    pub fn inherited(&self) -> Vec<Identity> {
-        self.applied.iter().filter(|identity| identity.kind.is_reapplied()).cloned().collect()
-    }
-
     /// Last event.
     #[must_use]
     pub fn last_event(&self) -> EventId {

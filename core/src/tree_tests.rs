@@ -37,6 +37,7 @@ fn batch(parent: Option<&Batch>, events: i64, version: i64, salt: u64) -> Batch 
         identities: Vec::new(),
         successor: None,
         inherited: Vec::new(),
+        recent: Vec::new(),
         fold_version: 1,
     };
     Batch::seal(envelope, &[])

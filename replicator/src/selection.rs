@@ -318,6 +318,7 @@ mod tests {
             identities: vec![],
             successor: successor.map(|run| key(run).run),
             inherited: vec![],
+            recent: vec![],
             fold_version: 1,
         };
         let batch = Batch {

@@ -253,6 +253,7 @@ pub fn end(
             anchor: Some(anchor),
             accepted: (context.version, seat.place),
             region: context.region,
+            origin: None,
         };
         run.pending.insert(identity, pending);
         return Ok(Outcome::default());

@@ -70,7 +70,7 @@ fn fail(
     let verdict = retry_at(draft.run, &failure.clone().unwrap_or_default(), draft.at());
     let now = draft.at();
     let new = match verdict {
-        Ok(at) => start::from_retry(draft.run, next_run, failure.clone(), at, now),
+        Ok(at) => start::from_retry(draft.run, draft.inheritance(), next_run, failure.clone(), at, now),
         Err(_) => None,
     };
     let state = verdict.err().unwrap_or(RetryState::InProgress);
@@ -103,7 +103,7 @@ pub fn time_out(draft: &mut Draft<'_>, next_run: RunId) -> Result<Option<start::
     let now = draft.at();
     let verdict = retry_at(draft.run, &failure, now);
     let new = match verdict {
-        Ok(at) => start::from_retry(draft.run, next_run, Some(failure), at, now),
+        Ok(at) => start::from_retry(draft.run, draft.inheritance(), next_run, Some(failure), at, now),
         Err(_) => None,
     };
     draft.successor = new.as_ref().map(|_| next_run);
@@ -176,7 +176,7 @@ fn continue_as_new(
         attributes,
         user_metadata: start.user_metadata.clone(),
         first_run: draft.run.first_run,
-        inherited: draft.run.state.inherited(),
+        inherited: draft.inheritance(),
         request_id: String::new(),
         signal: None,
     };

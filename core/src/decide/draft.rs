@@ -13,6 +13,7 @@ use crate::{
     fold::FOLD_VERSION,
     identity::Identity,
     ids::{EventId, FailoverVersion, Incarnation, Place, RunId, Sequence, ShardId, Timestamp},
+    inheritance::Inheritance,
     refusal::Refusal,
     run::Run,
 };
@@ -48,7 +49,7 @@ pub struct Draft<'a> {
     first_event: EventId,
     events: Vec<HistoryEvent>,
     identities: Vec<EventIdentity>,
-    inherited: Vec<Identity>,
+    inherited: Inheritance,
 }
 
 impl<'a> Draft<'a> {
@@ -66,7 +67,7 @@ impl<'a> Draft<'a> {
             first_event,
             events: Vec::new(),
             identities: Vec::new(),
-            inherited: Vec::new(),
+            inherited: Inheritance::default(),
         }
     }
 
@@ -83,8 +84,14 @@ impl<'a> Draft<'a> {
     }
 
     /// The applied set of the chain before this run (B2); first batch of a successor only.
-    pub fn inherit(&mut self, identities: Vec<Identity>) {
-        self.inherited = identities;
+    pub fn inherit(&mut self, inherited: Inheritance) {
+        self.inherited = inherited;
+    }
+
+    /// What the next run of the chain inherits of the applied set, with what this batch wrote so far (B2).
+    #[must_use]
+    pub fn inheritance(&self) -> Inheritance {
+        Inheritance::of(self.run, &self.identities)
     }
 
     /// Writes an event.
@@ -182,7 +189,8 @@ impl<'a> Draft<'a> {
             causal: self.seat.causal,
             identities: self.identities,
             successor: self.successor,
-            inherited: self.inherited,
+            inherited: self.inherited.kept,
+            recent: self.inherited.recent,
             fold_version: FOLD_VERSION,
         };
         let batch = Arc::new(Batch::seal(envelope, &self.events));

@@ -103,6 +103,7 @@ pub fn accept(run: &mut Run, external: External, context: Context, seat: Seat) -
             anchor: None,
             accepted: (context.version, seat.place),
             region: context.region,
+            origin: None,
         };
         run.pending.insert(identity, pending);
         return Ok(Outcome::default());

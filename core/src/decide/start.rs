@@ -15,6 +15,7 @@ use crate::{
     batch::Batch,
     identity::{ExternalKind, Identity},
     ids::{Nanos, RunId, RunKey, Timestamp},
+    inheritance::Inheritance,
     refusal::Refusal,
     run::Run,
 };
@@ -29,7 +30,7 @@ pub struct NewRun {
     /// First run of the chain.
     pub first_run: RunId,
     /// Applied set of the chain so far (B2).
-    pub inherited: Vec<Identity>,
+    pub inherited: Inheritance,
     /// Request that starts it; empty for a successor.
     pub request_id: String,
     /// A signal that comes with the start.
@@ -73,7 +74,7 @@ pub fn from_request(request: &ws::StartWorkflowExecutionRequest, run: RunId, now
         attributes,
         user_metadata: request.user_metadata.clone(),
         first_run: run,
-        inherited: Vec::new(),
+        inherited: Inheritance::default(),
         request_id: request.request_id.clone(),
         signal: None,
     }
@@ -83,6 +84,7 @@ pub fn from_request(request: &ws::StartWorkflowExecutionRequest, run: RunId, now
 #[must_use]
 pub fn from_retry(
     run: &Run,
+    inherited: Inheritance,
     next: RunId,
     failure: Option<Failure>,
     at: Timestamp,
@@ -102,7 +104,7 @@ pub fn from_retry(
         attributes,
         user_metadata: start.user_metadata.clone(),
         first_run: run.first_run,
-        inherited: run.state.inherited(),
+        inherited,
         request_id: String::new(),
         signal: None,
     })

@@ -255,7 +255,8 @@ pub fn write_pending(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
         for event in pending.events {
             let Some(attributes) = event.attributes else { continue };
             let id = draft.event_with(attributes, None, event.links)?;
-            draft.identify(id, identity.clone(), pending.named_run, None);
+            let origin = pending.origin.map(|run| (run, pending.accepted.0));
+            draft.identify(id, identity.clone(), pending.named_run, origin);
             written = true;
         }
     }

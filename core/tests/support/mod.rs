@@ -417,6 +417,7 @@ pub fn bare(parent: Option<&Batch>, count: i64, version: i64, salt: u64) -> Batc
         identities: Vec::new(),
         successor: None,
         inherited: Vec::new(),
+        recent: Vec::new(),
         fold_version: 1,
     };
     Batch::seal(envelope, &[])

@@ -87,6 +87,7 @@ pub fn batch(
         identities: Vec::new(),
         successor: None,
         inherited: Vec::new(),
+        recent: Vec::new(),
         fold_version: 1,
     };
     let event = HistoryEvent {

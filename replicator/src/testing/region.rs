@@ -159,6 +159,7 @@ impl Region {
             identities: vec![],
             successor,
             inherited: vec![],
+            recent: vec![],
             fold_version: 1,
         };
         let event = HistoryEvent { event_id: event.0, version: version.0, ..HistoryEvent::default() };

@@ -289,6 +289,7 @@ impl Shard {
                 identities: vec![],
                 successor,
                 inherited: vec![],
+                recent: vec![],
                 fold_version: 1,
             },
             &events,
