@@ -12,7 +12,7 @@ use std::{
 
 use antipode_core::{
     fold::FOLD_VERSION,
-    ids::{FailoverVersion, NamespaceId, RegionId, Timestamp},
+    ids::{FailoverVersion, Incarnation, NamespaceId, RegionId, Timestamp},
     namespace::{Act, Config, Info, Malformed, Record, Refusal, Standing, Start, resolve_names},
     region::{self, Region, Regions},
     version::Increment,
@@ -32,6 +32,7 @@ pub struct Entry {
     pub notification: u64,
     name: String,
     here: Arc<str>,
+    life: Incarnation,
 }
 
 impl Entry {
@@ -56,13 +57,22 @@ impl Entry {
     /// The version under which events may be written here now, if they may (A9, F5).
     #[must_use]
     pub fn writable_version(&self) -> Option<FailoverVersion> {
-        self.record.writable(&self.here)
+        match self.standing() {
+            Standing::Writable(version) => Some(version),
+            _ => None,
+        }
     }
 
     /// What this region may do with it now.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        self.record.standing(&self.here)
+        self.record.standing_in(&self.here, self.life)
+    }
+
+    /// Whether this region owns it under a version of another life of its store: it has to mint a new one before it writes (E2).
+    #[must_use]
+    pub fn is_of_another_life(&self) -> bool {
+        self.record.is_of_another_life(&self.here, self.life)
     }
 
     /// Present failover version.
@@ -174,6 +184,7 @@ pub struct Namespaces {
     entropy: Arc<dyn Entropy>,
     here: Arc<str>,
     here_id: RegionId,
+    life: Incarnation,
     regions: ArcSwap<Regions>,
     snapshot: ArcSwap<Snapshot>,
     writing: Mutex<()>,
@@ -199,6 +210,7 @@ impl Namespaces {
             entropy,
             here: Arc::from(identity.region.as_str()),
             here_id: RegionId(identity.initial),
+            life: identity.incarnation,
             regions: ArcSwap::from_pointee(regions),
             snapshot: ArcSwap::default(),
             writing: Mutex::new(()),
@@ -299,7 +311,7 @@ impl Namespaces {
         let record = if new.global {
             let active = if new.active.is_empty() { &self.here } else { new.active.as_str() };
             let members = new.regions.iter().map(String::as_str);
-            Record::new_global(start, active, members, &self.regions.load())?
+            self.minted(FailoverVersion::LOCAL, Record::new_global(start, active, members, &self.regions.load())?)
         } else {
             Record::new_local(start, &self.here)?
         };
@@ -323,7 +335,7 @@ impl Namespaces {
         let writing = self.writing.lock().await;
         loop {
             let entry = self.by_id(id).ok_or_else(|| E::from(Error::NotFound(id)))?;
-            let record = change(&entry.record)?;
+            let record = self.minted(entry.version(), change(&entry.record)?);
             if record == entry.record {
                 return Ok(entry);
             }
@@ -334,6 +346,14 @@ impl Namespaces {
         drop(writing);
         self.tell(id).await;
         self.by_id(id).ok_or_else(|| E::from(Error::NotFound(id)))
+    }
+
+    /// A version that this region minted names the life of the store that did (E2).
+    fn minted(&self, before: FailoverVersion, record: Record) -> Record {
+        match record.version() != before && record.active() == &*self.here {
+            true => record.minted_in(self.life),
+            false => record,
+        }
     }
 
     /// Joins a record of another region (F4). Durable when this returns.
@@ -408,7 +428,7 @@ impl Namespaces {
                 // A deleted namespace keeps its words and gives its name back.
                 None => record.name().to_string(),
             };
-            let entry = Entry { record, notification, name, here: Arc::clone(&self.here) };
+            let entry = Entry { record, notification, name, here: Arc::clone(&self.here), life: self.life };
             snapshot.by_id.insert(id, Arc::new(entry));
         }
         self.snapshot.store(Arc::new(snapshot));
@@ -439,7 +459,7 @@ async fn regions_of(store: &dyn Store, identity: &Identity) -> Result<Regions, E
 
 #[cfg(test)]
 mod tests {
-    use antipode_core::{ids::Incarnation, namespace::Phase};
+    use antipode_core::namespace::Phase;
     use antipode_env::{ManualClock, SeededEntropy};
     use antipode_persistence::{
         memory::MemoryStore,

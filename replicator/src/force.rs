@@ -8,7 +8,11 @@ use antipode_core::{
     ids::{FailoverVersion, NamespaceId, RegionId, Sequence, ShardId},
     namespace::Forced,
 };
-use antipode_proto::{admin::FailoverReply, link::NamespaceViewResponse};
+use antipode_history::namespaces::Entry;
+use antipode_proto::{
+    admin::{FailoverReply, FailoverRequest},
+    link::NamespaceViewResponse,
+};
 use futures::future::join_all;
 use tokio::time::Instant;
 
@@ -24,6 +28,9 @@ use crate::{
 
 /// How long all regions together may take to tell what they know, and again to be caught up with.
 const GATHER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Who a new version after a restore is by, in the failover history.
+const RENEWED_BY: &str = "restore";
 
 /// What the other regions knew.
 struct Gathered {
@@ -88,6 +95,31 @@ impl Failover {
                 .predicted_loss_runs
                 .map_or(-1, |runs| i64::try_from(runs).unwrap_or(i64::MAX)),
         })
+    }
+
+    /// Mints a new version for a namespace that this region owned in another life of its store: it was restored from a
+    /// backup, and what it lost may be elsewhere under the old version (E2). It takes in what the others have first. If one of
+    /// them is active by now, it keeps the namespace.
+    pub(crate) async fn renew(&self, id: NamespaceId) -> Result<Arc<Entry>, Error> {
+        let lock = self.lock_of(id);
+        let _running = lock.lock().await;
+        let request = FailoverRequest { to: self.shared.here().to_string(), ..FailoverRequest::default() };
+        let mut operation = Operation { request, until: Instant::now() + GATHER_PATIENCE, steps: Vec::new() };
+        let gathered = self.gather(id, &mut operation).await?;
+        self.catch_up(&gathered, &mut operation).await;
+        let forced = Forced {
+            seen_max: gathered.seen_max.max(self.seen_max(&self.find(id)?.record)),
+            not_asked: gathered.not_asked,
+            predicted_loss_runs: None,
+        };
+        let life = self.shared.identity.incarnation;
+        self.change(id, RENEWED_BY, "the store was restored", |record, act| {
+            match record.is_of_another_life(act.here, life) {
+                true => record.force(act, forced.clone()),
+                false => Ok(record.clone()),
+            }
+        })
+        .await
     }
 
     /// Asks all regions at once, those that do not answer in time are named.

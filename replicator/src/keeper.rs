@@ -1,5 +1,6 @@
 //! Finishes what a crash or a lost connection left of hand-overs (F1): activates what was released to this region, keeps
-//! telling the target of a release until it is active, undoes a freeze whose deadline passed. It starts nothing.
+//! telling the target of a release until it is active, undoes a freeze whose deadline passed. It starts nothing, but for
+//! one thing: what this region owned in another life of its store gets a new version, because until then nobody writes (E2).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -7,6 +8,7 @@ use antipode_core::{
     ids::{NamespaceId, Timestamp},
     namespace::{Phase, Standing},
 };
+use antipode_history::namespaces::Entry;
 
 use crate::{failover::Failover, handover::Release};
 
@@ -45,10 +47,30 @@ pub(crate) async fn run(failover: Arc<Failover>) {
     }
 }
 
+/// After a restore: a new version, or the region that is active by now keeps the namespace (E2).
+async fn renew(failover: &Failover, entry: &Entry) {
+    match failover.renew(entry.id()).await {
+        Ok(entry) => tracing::warn!(
+            namespace = entry.name(),
+            active = entry.record.active(),
+            version = entry.version().0,
+            "this store is restored: what it owned is written under a new version"
+        ),
+        Err(error) => {
+            tracing::error!(namespace = entry.name(), %error, "no new version after a restore yet");
+        }
+    }
+}
+
 /// Goes on with one namespace; whether it must be looked at again.
 async fn tend(failover: &Arc<Failover>, id: NamespaceId, since: &mut Since) -> bool {
     let Some(entry) = failover.shared.namespaces.by_id(id) else { return false };
     let now = failover.shared.now();
+    if entry.is_of_another_life() {
+        since.entry(id).or_insert(now);
+        renew(failover, &entry).await;
+        return true;
+    }
     let deadline = match entry.standing() {
         Standing::Writable(_) | Standing::Passive { .. } | Standing::Deleted => return false,
         Standing::MayActivate { .. } => None,

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::{Act, Entry, Failover, Phase, Record, Refusal};
-use crate::ids::{FailoverVersion, Timestamp};
+use crate::ids::{FailoverVersion, Incarnation, Timestamp};
 
 /// What a forced failover knew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +154,13 @@ impl Record {
     fn activate(&self, act: &Act<'_>, version: FailoverVersion, entry: Entry) -> Result<Self, Refusal> {
         let stamp = self.next_stamp(act.regions.require(act.here)?.id);
         let mut record = self.clone();
-        record.failover = Failover { version, step: 0, active: act.here.to_owned(), phase: Phase::Active };
+        record.failover = Failover {
+            version,
+            step: 0,
+            active: act.here.to_owned(),
+            phase: Phase::Active,
+            life: Incarnation::default(),
+        };
         record.history.insert(version, Entry { stamp, ..entry });
         Ok(record)
     }

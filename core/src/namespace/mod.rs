@@ -16,7 +16,7 @@ pub use registers::{Config, Durability, Entry, Failover, History, Info, Lww, Mem
 pub use wire_form::Malformed;
 
 use crate::{
-    ids::{FailoverVersion, NamespaceId, RegionId, Timestamp},
+    ids::{FailoverVersion, Incarnation, NamespaceId, RegionId, Timestamp},
     region::Regions,
 };
 
@@ -135,6 +135,7 @@ impl Record {
                 step: 0,
                 active: active.to_owned(),
                 phase: Phase::Active,
+                life: Incarnation::default(),
             },
             history: History::new(),
         })
@@ -272,6 +273,35 @@ impl Record {
                 Standing::HandingOver { target: target.clone(), deadline: None }
             }
             _ => Standing::Passive { active: active.clone() },
+        }
+    }
+
+    /// The same, its version minted by this life of the owner's store (E2).
+    #[must_use]
+    pub fn minted_in(mut self, life: Incarnation) -> Self {
+        self.failover.life = life;
+        self
+    }
+
+    /// Whether `here` owns the namespace under a version that another life of its store minted: this life may have lost what
+    /// was written under it, and would write other content under equal ids. It mints a new version first (E2, G2).
+    #[must_use]
+    pub fn is_of_another_life(&self, here: &str, life: Incarnation) -> bool {
+        let Failover { active, phase, life: known, .. } = &self.failover;
+        // What was released is the target's (F1); a drain is undone first.
+        let owns = self.global && !self.deleted && active == here && *phase == Phase::Active;
+        owns && *known != Incarnation::default() && *known != life
+    }
+
+    /// What `here` may do now in this life of its store: what another life owned waits for a new version, like a hand-over
+    /// to itself (E2).
+    #[must_use]
+    pub fn standing_in(&self, here: &str, life: Incarnation) -> Standing {
+        match self.standing(here) {
+            Standing::Writable(_) if self.is_of_another_life(here, life) => {
+                Standing::HandingOver { target: here.to_owned(), deadline: None }
+            }
+            standing => standing,
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     fmt,
 };
 
-use crate::ids::{FailoverVersion, RegionId, Timestamp};
+use crate::ids::{FailoverVersion, Incarnation, RegionId, Timestamp};
 
 /// Lamport stamp of a change: no wall clock decides between regions (F4, H1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -180,6 +180,8 @@ pub struct Failover {
     pub active: String,
     /// Hand-over under way.
     pub phase: Phase,
+    /// Life of the owner's store in which the version was minted; 0: not known (E2).
+    pub life: Incarnation,
 }
 
 impl Failover {

@@ -84,6 +84,39 @@ fn promotion_mints_the_first_version_and_has_no_way_back() {
 }
 
 #[test]
+fn a_version_of_another_life_may_not_be_written_under() {
+    // E2: the store of east is restored; what it owned waits until east has minted a new version in this life.
+    let regions = regions();
+    let (one, two) = (Incarnation(7), Incarnation(8));
+    let record = global(&["east", "west"]).minted_in(one);
+    assert_eq!(record.standing_in("east", one), Standing::Writable(version(1)));
+    let waits = Standing::HandingOver { target: "east".into(), deadline: None };
+    assert_eq!(record.standing_in("east", two), waits);
+    assert!(record.is_of_another_life("east", two));
+    // The others know it as east's, and a namespace of one region has no versions to mint.
+    assert_eq!(record.standing_in("west", two), Standing::Passive { active: "east".into() });
+    let local = Record::new_local(start("alone", 1), "east").unwrap().minted_in(one);
+    assert!(!local.is_of_another_life("east", two));
+    // A record of before this field was written is not held against anybody.
+    assert_eq!(global(&["east"]).standing_in("east", two), Standing::Writable(version(1)));
+    // An undone hand-over keeps the life that minted the version; force mints.
+    let east = act(&regions, "east");
+    let undone =
+        record.begin_drain(&east, "west", "op", Timestamp(9)).unwrap().undo_drain(&east, "op").unwrap();
+    assert_eq!(undone.standing_in("east", two), waits);
+    // F1: what another life released is the target's.
+    let released =
+        record.begin_drain(&east, "west", "op", Timestamp(9)).unwrap().release(&east, "op").unwrap();
+    assert!(!released.is_of_another_life("east", two));
+    assert_eq!(released.writable("east"), None);
+    let forced =
+        undone.force(&east, Forced { seen_max: version(1), ..Forced::default() }).unwrap().minted_in(two);
+    assert_eq!(forced.standing_in("east", two), Standing::Writable(version(11)));
+    // The life travels, and comes back equal.
+    assert_eq!(Record::from_bytes(&forced.to_bytes()).unwrap(), forced);
+}
+
+#[test]
 fn a_handover_goes_step_by_step_and_only_by_the_owner() {
     // F1
     let regions = regions();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{Config, Durability, Entry, Failover, History, Info, Lww, Members, Phase, Record, Stamp};
-use crate::ids::{FailoverVersion, RegionId, Timestamp};
+use crate::ids::{FailoverVersion, Incarnation, RegionId, Timestamp};
 
 /// Why bytes are not a namespace record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +168,7 @@ fn failover_to_wire(failover: &Failover) -> wire::FailoverRegister {
         version: failover.version.0,
         step: failover.step,
         active: failover.active.clone(),
+        incarnation: failover.life.0,
         ..Default::default()
     };
     match &failover.phase {
@@ -215,6 +216,7 @@ fn failover_from_wire(stored: &wire::FailoverRegister) -> Result<Failover, Malfo
         step: stored.step,
         active: stored.active.clone(),
         phase,
+        life: Incarnation(stored.incarnation),
     })
 }
 

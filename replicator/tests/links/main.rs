@@ -12,8 +12,8 @@ mod shard;
 
 use std::time::Duration;
 
-use antipode_core::ids::{FailoverVersion, NamespaceId, RunId, RunKey};
-use antipode_persistence::store::RegionStore;
+use antipode_core::ids::{FailoverVersion, Incarnation, NamespaceId, RunId, RunKey};
+use antipode_persistence::{rows::Identity, store::RegionStore};
 use antipode_proto::{admin::FailoverRequest, link::ForwardRequest};
 use region::{Region, eventually, places, run, start, within};
 use tonic::{Code, Status};
@@ -479,6 +479,70 @@ async fn a_freeze_that_a_crash_left_is_undone_and_a_release_is_delivered() {
     for region in [&east, &west] {
         region.sees(orders.id(), "west is active", |entry| entry.version() == FailoverVersion(2)).await;
     }
+}
+
+/// A place whose store is another one: what a backup held, in a new life.
+fn restored(place: &region::Place, backup: &antipode_persistence::memory::MemoryStore) -> region::Place {
+    let incarnation = Incarnation(place.store.identity().incarnation.0 + 1);
+    let identity = Identity { incarnation, ..place.store.identity().clone() };
+    region::Place { store: std::sync::Arc::new(backup.copy(identity)), ..place.clone() }
+}
+
+#[tokio::test]
+async fn restore_source() {
+    // E2: east is restored from a backup that lacks its last batch. It writes nothing before it has a version that no event
+    // carries, and by then what it lost is back.
+    let (places, listeners) = places(&[("east", 1), ("west", 1)]).await;
+    let east = Region::start(&places[0], &places, listeners[0].clone()).await;
+    let west = Region::start(&places[1], &places, listeners[1].clone()).await;
+    let orders = east.namespace("orders", &["east", "west"]).await;
+    let key = run(orders.id(), "w", 1);
+    east.shards.append(&key, 1).await.unwrap();
+    west.holds_what(&east, &key).await;
+    let backup = east.store.copy(east.store.identity().clone());
+    let lost_from = east.shards.run(&key).unwrap().chains.len();
+    east.shards.append(&key, 1).await.unwrap();
+    west.holds_what(&east, &key).await;
+    east.stop().await;
+
+    let place = restored(&places[0], &backup);
+    let namespaces = antipode_history::namespaces::Namespaces::load(
+        place.store.clone(),
+        std::sync::Arc::new(antipode_env::SystemClock),
+        std::sync::Arc::new(antipode_env::SeededEntropy::new(9)),
+    );
+    let asleep = namespaces.await.unwrap().by_id(orders.id()).unwrap();
+    assert_eq!((asleep.version(), asleep.writable_version()), (FailoverVersion(1), None));
+    let east = Region::start(&place, &places, listeners[0].clone()).await;
+    let renewed = east.sees(orders.id(), "it is writable", |entry| entry.writable_version().is_some()).await;
+    assert_eq!(renewed.version(), FailoverVersion(11));
+    assert_eq!(renewed.record.history()[&FailoverVersion(11)].who, "restore");
+    east.holds_what(&west, &key).await;
+    assert_eq!(east.shards.run(&key).unwrap().chains.len(), lost_from + 1);
+    east.shards.append(&key, 1).await.unwrap();
+    west.holds_what(&east, &key).await;
+}
+
+#[tokio::test]
+async fn restore_peer() {
+    // E2: the peer was moved the namespace after the backup: the restored region does not take it back.
+    let (places, listeners) = places(&[("east", 1), ("west", 1)]).await;
+    let east = Region::start(&places[0], &places, listeners[0].clone()).await;
+    let west = Region::start(&places[1], &places, listeners[1].clone()).await;
+    let orders = east.namespace("orders", &["east", "west"]).await;
+    let key = run(orders.id(), "w", 1);
+    east.shards.append(&key, 1).await.unwrap();
+    west.holds_what(&east, &key).await;
+    let backup = east.store.copy(east.store.identity().clone());
+    within("to west", east.replicator.failover(failover("orders", "west", false, 20_000))).await.unwrap();
+    west.shards.append(&key, 2).await.unwrap();
+    east.stop().await;
+
+    let east = Region::start(&restored(&places[0], &backup), &places, listeners[0].clone()).await;
+    east.sees(orders.id(), "west is active", |entry| entry.version() == FailoverVersion(2)).await;
+    east.holds_what(&west, &key).await;
+    let here = east.namespaces.by_id(orders.id()).unwrap();
+    assert_eq!((here.version(), here.record.active()), (FailoverVersion(2), "west"));
 }
 
 #[tokio::test]
