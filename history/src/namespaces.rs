@@ -311,7 +311,10 @@ impl Namespaces {
         let record = if new.global {
             let active = if new.active.is_empty() { &self.here } else { new.active.as_str() };
             let members = new.regions.iter().map(String::as_str);
-            self.minted(FailoverVersion::LOCAL, Record::new_global(start, active, members, &self.regions.load())?)
+            self.minted(
+                FailoverVersion::LOCAL,
+                Record::new_global(start, active, members, &self.regions.load())?,
+            )
         } else {
             Record::new_local(start, &self.here)?
         };
