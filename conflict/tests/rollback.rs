@@ -119,7 +119,12 @@ fn what_is_not_there_says_why() {
     west.receive(&east);
     let first = |author: &Author| report(author).branches[0].events[0].fate.clone();
     assert_eq!(first(&west), Fate::Owed);
+    // Its branch comes after the end of the run.
+    let mut west = east.elsewhere(2, 2);
+    west.run = antipode_core::run::Run::new(run_key(2), run_id(2));
+    west.take(&east.batches[..3]);
     west.terminate();
+    west.receive(&east);
     assert!(reapply::file_unclaimed(&mut west.run, Timestamp(1)));
     let verdict = antipode_core::run::CLOSED.to_owned();
     assert_eq!(first(&west), Fate::Unclaimed { verdict });

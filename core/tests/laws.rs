@@ -441,6 +441,38 @@ fn own_losing_signal() {
     assert_eq!(west.signals(), ["N 5@3", "Y 7@12"]);
 }
 
+/// B1, V10: what is owed keeps a worker from closing the run over it, like what waits; and it stands before any other end.
+#[test]
+fn a_run_does_not_close_over_what_is_owed() {
+    let owing = || {
+        let request = antipode_proto::api::workflowservice::v1::StartWorkflowExecutionRequest {
+            workflow_run_timeout: seconds(300),
+            ..start_request()
+        };
+        let mut east = Author::begin_with(&request, 2);
+        let mut west = east.elsewhere(2, 2);
+        east.signal("X");
+        west.start_task();
+        west.receive(&east);
+        assert_eq!(west.run.owed().len(), 1);
+        west
+    };
+    let mut west = owing();
+    let refused = west.complete(vec![complete()]);
+    assert_eq!(refused, Some(Refusal::InvalidArgument("UnhandledCommand".to_string())));
+    west.settle();
+    assert_eq!(west.signals(), ["X 5@2"]);
+    west.step(vec![complete()]);
+    assert!(!west.run.state.is_open());
+    for end in [|run: &mut Author| run.pass(301), Author::terminate] {
+        let mut west = owing();
+        end(&mut west);
+        assert!(!west.run.state.is_open());
+        assert_eq!(west.signals().len(), 1);
+        assert!(west.run.owed().is_empty() && west.run.unclaimed.is_empty());
+    }
+}
+
 /// B1: a verdict that rested on a branch falls with it. West filed X because its branch had closed the run; north's branch,
 /// on which the run is open, wins: X is owed again.
 #[test]

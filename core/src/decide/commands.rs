@@ -63,8 +63,8 @@ pub fn complete(
     let closing = overlay.closing;
     let failed = match checked {
         Err(bad) => Some(bad),
-        Ok(()) if closing && run.has_pending_live() => {
-            // Something arrived that the worker has not seen: it decides again (UNHANDLED_COMMAND).
+        Ok(()) if closing && (run.has_pending_live() || !run.owed().is_empty()) => {
+            // Something was accepted that the worker has not seen: it decides again (UNHANDLED_COMMAND).
             Some(bad(Cause::UnhandledCommand, "UnhandledCommand"))
         }
         Ok(()) => None,

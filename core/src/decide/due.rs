@@ -83,6 +83,7 @@ pub fn settle(
     if expires.is_some_and(|expires| expires <= draft.context.now) && draft.run.state.is_open() {
         // What clients were told is saved stands before the closing event (V10).
         workflow_task::write_pending(&mut draft)?;
+        reapply::write_owed(&mut draft)?;
         let open = draft.run.state.is_open();
         let new = if open { close::time_out(&mut draft, next_run)? } else { None };
         let batch = draft.seal()?;

@@ -142,8 +142,9 @@ pub fn terminate(
     // B5: a termination caused by a start of the same id is not an external event: it has no identity.
     let mut draft = Draft::new(run, context, seat);
     workflow_task::write_pending(&mut draft)?;
+    super::reapply::write_owed(&mut draft)?;
     if !draft.run.state.is_open() {
-        return draft.seal(); // Another termination waited.
+        return draft.seal(); // Another termination waited, or was owed.
     }
     let event = draft.event(Attributes::WorkflowExecutionTerminatedEventAttributes(attributes))?;
     if let Some(identity) = identity {
