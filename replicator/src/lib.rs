@@ -18,6 +18,7 @@ mod forward;
 mod gate;
 mod handover;
 pub mod handshake;
+mod holding;
 pub mod inbox;
 mod intake;
 mod keeper;

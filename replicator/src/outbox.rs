@@ -209,9 +209,11 @@ impl Outbox {
         &self.proof
     }
 
-    /// Origins that are relayed for now (C7).
-    pub fn relays(&self) -> impl Iterator<Item = RegionId> + '_ {
-        self.down.keys().copied()
+    /// Origins that are down for the receiver, with what it has of each: what it lacks is relayed, and runs that hold it are
+    /// kept (C6, C7).
+    #[must_use]
+    pub fn down(&self) -> &BTreeMap<RegionId, Vector> {
+        &self.down
     }
 
     /// Sends the records that changed since they were last sent on this stream. All global records travel: the peer keeps

@@ -89,6 +89,18 @@ impl Vector {
         }
     }
 
+    /// Life of the origin's store.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Positions, by shard of the origin.
+    #[must_use]
+    pub fn proved(&self) -> &BTreeMap<ShardId, Sequence> {
+        &self.proved
+    }
+
     /// Whether the receiver may lack a batch: it is of this origin, and beyond what is proved of it there.
     #[must_use]
     pub fn lacks(&self, origin: RegionId, batch: &Envelope) -> bool {

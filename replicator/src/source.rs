@@ -1,9 +1,15 @@
 //! Drives the sending end of a stream ([`Outbox`]): a peer has dialled; its acks, our commits, log pages, records, cuts and
 //! time go in, messages and reads come out. What is sent and when is decided there.
 
-use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+};
 
-use antipode_core::ids::{RegionId, Sequence, ShardId};
+use antipode_core::ids::{Nanos, RegionId, Sequence, ShardId, Timestamp};
+use antipode_history::shard::Proof;
 use antipode_persistence::rows::LogPage;
 use antipode_proto::link::{
     ReplicateRequest, ReplicateResponse, replicate_request, replicate_request::Open, replicate_response,
@@ -19,6 +25,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     error::Error,
+    holding,
     inbox::Feed,
     metrics::{self, Metrics},
     outbox::{Broken, Cx, Outbox, Output, Setup},
@@ -29,6 +36,9 @@ use crate::{
 type Out = mpsc::UnboundedSender<Result<ReplicateResponse, Status>>;
 type Read = Pin<Box<dyn Future<Output = (Feed, Result<LogPage, antipode_persistence::Error>)> + Send>>;
 
+/// Our shards are told of the peer's proofs at most this often: closed runs wait for days (C6).
+const TELL_DELAY: Nanos = Nanos::seconds(1);
+
 /// One open stream to one peer.
 struct Source {
     shared: Arc<Shared>,
@@ -38,6 +48,9 @@ struct Source {
     pace: Pace,
     linked: BTreeSet<RegionId>,
     reads: FuturesUnordered<Read>,
+    /// What the shards were told last, and when they are told again.
+    told: BTreeMap<ShardId, Proof>,
+    tell_at: Option<Timestamp>,
     /// An ack met a cut: after the heal the peer must name its positions again.
     ack_lost: bool,
     ended: CancellationToken,
@@ -125,8 +138,19 @@ impl Source {
                 known.info.clone_from(&open.receiver);
             }
         });
-        let reads = FuturesUnordered::new();
-        Self { shared, peer, out, outbox, pace, linked, reads, ack_lost: false, ended }
+        Self {
+            shared,
+            peer,
+            out,
+            outbox,
+            pace,
+            linked,
+            reads: FuturesUnordered::new(),
+            told: BTreeMap::new(),
+            tell_at: None,
+            ack_lost: false,
+            ended,
+        }
     }
 
     async fn run(&mut self, mut inbound: Streaming<ReplicateRequest>) -> Result<(), Error> {
@@ -138,6 +162,7 @@ impl Source {
         wanted.mark_changed();
         let ended = self.ended.clone();
         self.carry_out()?;
+        self.tell().await;
         loop {
             tokio::select! {
                 biased;
@@ -178,6 +203,7 @@ impl Source {
                     self.with(|outbox, cx| outbox.tip(cx, shard, tip));
                 }
                 () = self.pace.until(self.outbox.next_wake()) => self.with(Outbox::wake),
+                () = self.pace.until(self.tell_at) => self.tell().await,
             }
             self.carry_out()?;
         }
@@ -216,6 +242,7 @@ impl Source {
             return Ok(());
         }
         self.with(|outbox, cx| outbox.ack(cx, ack));
+        self.tell_at.get_or_insert(self.pace.now().plus(TELL_DELAY));
         Ok(())
     }
 
@@ -231,7 +258,22 @@ impl Source {
             });
         }
         self.with(Outbox::held_changed);
+        self.tell_at.get_or_insert(self.pace.now().plus(TELL_DELAY));
         Ok(())
+    }
+
+    /// Tells our shards what the peer has of their logs; all of it as of one moment, because an exception that comes with a
+    /// proof must not come after it (E1).
+    async fn tell(&mut self) {
+        self.tell_at = None;
+        let shards = self.shared.history.shard_count();
+        let proofs = holding::proofs(&self.peer.state.known(), self.outbox.down(), shards);
+        for (shard, proof) in proofs {
+            if self.told.get(&shard) != Some(&proof) {
+                self.shared.history.proof(shard, &self.peer.name, proof.clone()).await;
+                self.told.insert(shard, proof);
+            }
+        }
     }
 
     fn carry_out(&mut self) -> Result<(), Error> {

@@ -63,6 +63,33 @@ async fn namespaces_that_do_not_list_a_region_do_not_reach_it() {
 }
 
 #[tokio::test]
+async fn shards_are_told_what_a_peer_has_proved_and_lacks() {
+    // C6, C7, E1: closed runs wait for this.
+    let regions = start(&[("east", 1), ("west", 1), ("north", 1)]).await;
+    let (east, west) = (&regions[0], &regions[1]);
+    let orders = east.namespace("orders", &["east", "west", "north"]).await;
+    let (good, bad) = (run(orders.id(), "good", 1), run(orders.id(), "bad", 2));
+    west.shards.held.lock().unwrap().broken.insert(bad.run);
+    east.shards.append(&bad, 1).await.unwrap();
+    east.shards.append(&good, 1).await.unwrap();
+    for (from, to) in [("north", "west"), ("west", "north")] {
+        west.replicator.gate().cut(from, to);
+    }
+    let told = |is: &dyn Fn(&antipode_history::shard::Proof) -> bool| {
+        let held = east.shards.held.lock().unwrap();
+        held.proofs.get(&(antipode_core::ids::ShardId(1), "west".to_string())).is_some_and(is)
+    };
+    eventually("east's shard knows what west has", || {
+        told(&|proof| proof.through.0 >= 2 && proof.exceptions.contains(&bad) && proof.exceptions.len() == 1)
+    })
+    .await;
+    eventually("and that it hears nothing from north", || {
+        told(&|proof| proof.down.contains_key(&antipode_core::ids::RegionId(3)))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_echoes_between_regions() {
     let regions = start(&[("east", 1), ("west", 1), ("north", 1)]).await;
     let (east, west, north) = (&regions[0], &regions[1], &regions[2]);

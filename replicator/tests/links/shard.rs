@@ -20,6 +20,7 @@ use antipode_history::{
     client::{Client, ShardHandle},
     host::Command,
     namespaces::Namespaces,
+    shard::Proof,
 };
 use antipode_persistence::{
     memory::MemoryStore,
@@ -63,6 +64,8 @@ pub(crate) struct Held {
     pub(crate) verdicts: BTreeMap<&'static str, u32>,
     /// Runs that count as broken: every entry is poison.
     pub(crate) broken: BTreeSet<RunId>,
+    /// What each shard was told of a peer's proof (C6).
+    pub(crate) proofs: BTreeMap<(ShardId, String), Proof>,
     /// Entries offered, also repeated ones.
     pub(crate) offered: u32,
 }
@@ -209,6 +212,9 @@ impl Shard {
             }
             Command::NamespaceChanged { answer, .. } => {
                 let _ = answer.send(());
+            }
+            Command::Proof { peer, proof } => {
+                self.held.lock().unwrap().proofs.insert((self.id, peer), proof);
             }
             Command::Request { request, answer } => {
                 let _ = answer.send(self.answer(&request));
