@@ -199,6 +199,10 @@ impl Engine {
                 if timers > 0 {
                     words.push(format!("{timers} timers"));
                 }
+                let first = run.state.start.as_ref().map(antipode_core::state::Start::first_task_at);
+                if run.state.task_anchor.event.0 == 0 && first.is_some_and(|first| first < soon) {
+                    words.push("its first workflow task to come".to_string());
+                }
                 if run.has_pending_live() {
                     words.push("pending events".to_string());
                 }
