@@ -76,7 +76,7 @@ pub enum Operation {
     Fetch {
         /// A branch the peer has; empty: from the first event.
         known: antipode_core::version_history::VersionHistory,
-        /// The branch that ends with this chain value; none: the current one.
+        /// The branch that ends with this chain value; none: the current one, or, when nothing is known, all of them.
         until: Option<antipode_core::chain::ChainValue>,
     },
 }

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let ended = match arguments.command {
         Command::Dev(arguments) => antipode::dev::run(arguments).map_err(|error| error.to_string()),
         Command::Start(arguments) => antipode::start::run(&arguments).map_err(|error| error.to_string()),
+        Command::Sim(command) => return antipode_simulation::cli::run(command, &mut std::io::stdout()),
         command => ask(command),
     };
     match ended {

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
 };
@@ -67,16 +67,18 @@ pub struct Summary {
     pub hash: String,
 }
 
-/// Runs seeds, so many at a time. `told` hears of every seed when it is done: how many are, and whether it failed.
+/// Runs seeds, so many at a time; with `stop` only until one fails. `told` hears of every seed when it is done: how many are, and whether it failed.
 pub fn run(
     seeds: Range<u64>,
     options: &Options,
     jobs: usize,
+    stop: bool,
     told: &(dyn Fn(u64, u64, Option<&Failed>) + Sync),
 ) -> Summary {
     let total = seeds.end.saturating_sub(seeds.start);
     let next = AtomicU64::new(seeds.start);
     let done = AtomicU64::new(0);
+    let stopped = AtomicBool::new(false);
     let (send, receive) = mpsc::channel();
     let send = Mutex::new(send);
     std::thread::scope(|scope| {
@@ -84,13 +86,16 @@ pub fn run(
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
+                    if seed >= seeds.end || stopped.load(Ordering::Relaxed) {
                         return;
                     }
                     let result = generate::run(seed, options, false).map(|(outcome, _)| outcome);
                     let failed = result.as_ref().ok().and_then(|outcome| {
                         outcome.findings.first().map(|finding| Failed { seed, finding: finding.clone() })
                     });
+                    if stop && failed.is_some() {
+                        stopped.store(true, Ordering::Relaxed);
+                    }
                     told(done.fetch_add(1, Ordering::Relaxed) + 1, total, failed.as_ref());
                     let send = send.lock().unwrap_or_else(PoisonError::into_inner);
                     // The receiver outlives the scope.

@@ -76,6 +76,9 @@ pub struct RunArguments {
     /// Tell the summary as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Stop at the first seed that fails, and tell only that.
+    #[arg(long)]
+    pub stop: bool,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -134,6 +137,9 @@ pub struct ExploreArguments {
     /// All programs.
     #[arg(long, conflicts_with = "program")]
     pub all: bool,
+    /// Stop at the first program that fails.
+    #[arg(long)]
+    pub stop: bool,
     /// Only those that explore fewer states than this.
     #[arg(long, value_name = "N")]
     pub below: Option<u64>,
@@ -194,12 +200,17 @@ fn run_seeds(arguments: &RunArguments, out: &mut dyn Write) -> Done {
             eprint!("\r[{}{}] {done}/{total} seeds", "█".repeat(filled), "·".repeat(40 - filled));
         }
     };
-    let summary = campaign::run(arguments.seeds.clone(), &options, arguments.jobs, &told);
+    let summary = campaign::run(arguments.seeds.clone(), &options, arguments.jobs, arguments.stop, &told);
     if bar {
         eprint!("\r\x1b[K");
     }
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds to seconds, for a rate")]
     let seconds = (clock.now() - began).max(1) as f64 / 1e9;
+    if let (true, Some(failed)) = (arguments.stop, summary.failed.first()) {
+        let (seed, finding) = (failed.seed, failed.finding.to_string());
+        writeln!(out, "stopped after {} seeds: seed {seed}: {}", summary.seeds, first_line(&finding))?;
+        return Ok(BAD);
+    }
     if arguments.json {
         let text = serde_json::to_string_pretty(&summary).map_err(|error| said(&error))?;
         writeln!(out, "{text}")?;
@@ -458,6 +469,9 @@ fn explore_programs(arguments: &ExploreArguments, out: &mut dyn Write) -> Done {
         let outcome = explore::explore(program, explore::Limits::default());
         good &= outcome.is_well();
         writeln!(out, "{outcome}")?;
+        if arguments.stop && !good {
+            break;
+        }
     }
     Ok(if good { GOOD } else { BAD })
 }

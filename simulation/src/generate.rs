@@ -5,7 +5,7 @@ use crate::{
     engine::{
         Engine, Failure,
         script::{
-            CallStep, CrashStep, FailStep, Failing, HandOverStep, HoldStep, LinkStep, NamespaceStep, NetSetup, RegionSetup,
+            CallStep, CrashStep, FailStep, Failing, HandOverStep, LinkStep, NamespaceStep, NetSetup, RegionSetup,
             Script, Setup, SkewStep, SlowStep, StartStep, Step, WorkerStep, Written,
         },
         span::Span,
@@ -95,7 +95,6 @@ struct Weights {
     skew: u32,
     backup: u32,
     restore: u32,
-    hold: u32,
     redeliver: u32,
     evict: u32,
     workers: u32,
@@ -111,9 +110,9 @@ fn weights(profile: Profile, random: &mut Random) -> Weights {
     match profile {
         Profile::Calm => Weights { hand_over: 6, namespace: 2, ..clients },
         Profile::HandOver => {
-            Weights { hand_over: 10, undo: 3, crash: 3, fail: 4, slow: 1, cut: 3, heal: 4, hold: 1, ..worn }
+            Weights { hand_over: 10, undo: 3, crash: 3, fail: 4, slow: 1, cut: 3, heal: 4, ..worn }
         }
-        Profile::Partition => Weights { cut: 6, heal: 5, force: 6, hand_over: 2, hold: 2, ..worn },
+        Profile::Partition => Weights { cut: 6, heal: 5, force: 6, hand_over: 2, ..worn },
         Profile::Store => Weights { crash: 4, fail: 10, slow: 3, force: 2, hand_over: 2, cut: 1, heal: 2, ..worn },
         Profile::Clock => Weights { skew: 8, force: 3, hand_over: 3, cut: 2, heal: 3, ..worn },
         Profile::Restore => {
@@ -136,7 +135,6 @@ fn weights(profile: Profile, random: &mut Random) -> Weights {
                 fail: some(4),
                 slow: some(1),
                 skew: some(1),
-                hold: some(2),
                 redeliver: some(1),
                 evict: some(3),
                 workers: some(3),
@@ -257,7 +255,7 @@ impl Author {
 
     fn draw(&mut self) -> Step {
         let w = self.weights;
-        let table: [(u32, fn(&mut Self) -> Step); 22] = [
+        let table: [(u32, fn(&mut Self) -> Step); 21] = [
             (w.start, Self::start),
             (w.signal, Self::signal),
             (w.signal_with_start, Self::signal_with_start),
@@ -274,7 +272,6 @@ impl Author {
             (w.skew, Self::skew),
             (w.backup, |author| Step { backup: Some(author.region()), ..Step::default() }),
             (w.restore, |author| Step { restore: Some(author.region()), ..Step::default() }),
-            (w.hold, Self::hold),
             (w.redeliver, |author| Step { redeliver: Some(author.region()), ..Step::default() }),
             (w.evict, |author| Step { evict: Some(author.region()), ..Step::default() }),
             (w.workers, Self::workers),
@@ -397,11 +394,6 @@ impl Author {
     fn skew(&mut self) -> Step {
         let by = Span::millis(i64::try_from(self.random.below(600_000)).unwrap_or(0) - 300_000);
         Step { skew: Some(SkewStep { region: self.region(), by }), ..Step::default() }
-    }
-
-    fn hold(&mut self) -> Step {
-        let (workflow, from, release) = (self.workflow(), self.region(), self.random.percent(60));
-        Step { hold: Some(HoldStep { workflow, from, release, ..HoldStep::default() }), ..Step::default() }
     }
 
     fn workers(&mut self) -> Step {

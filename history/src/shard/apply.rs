@@ -116,8 +116,8 @@ impl<T: Token> Shard<T> {
         self.need_owner(&key)?;
         let run = &mut self.cached_mut(&key)?.run;
         if run.missing_anchor(state) {
-            let known = run.items();
-            return Ok(Applied::NeedEvents { key, known, until });
+            // The branch that holds the anchor may have lost where the state comes from: the whole run is needed (A1, W13).
+            return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until: None });
         }
         if !run.merge(state) {
             return Ok(Applied::Duplicate);

@@ -243,7 +243,11 @@ fn wanted_wake<T>(
 fn offers(run: &Run, version: antipode_core::ids::FailoverVersion, now: Timestamp) -> Vec<Offer> {
     let mut offers = Vec::new();
     let Some(start) = &run.state.start else { return offers };
-    if let Some(task) = run.task().filter(|task| task.started.is_none() && task.scheduled_at <= now) {
+    // Only a retry waits for its moment: an event's time may be ahead of this clock (H2).
+    let ready = |task: &antipode_core::view::TaskView| {
+        task.started.is_none() && (!task.transient || task.scheduled_at <= now)
+    };
+    if let Some(task) = run.task().filter(ready) {
         let sticky = if task.sticky { run.sticky(version) } else { None };
         offers.push(Offer {
             key: run.key.clone(),
@@ -257,7 +261,7 @@ fn offers(run: &Run, version: antipode_core::ids::FailoverVersion, now: Timestam
     for scheduled in run.state.activities.keys() {
         let Some(view) = run.activity(*scheduled) else { continue };
         let at = Timestamp(view.attempt.scheduled_unix_nanos);
-        if view.attempt.started || view.decided || at > now {
+        if view.attempt.started || view.decided || (view.attempt.attempt > 1 && at > now) {
             continue;
         }
         offers.push(Offer {

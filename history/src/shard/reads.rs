@@ -228,7 +228,7 @@ impl<T: Token> Shard<T> {
         Ok(Reply::Describe(Box::new(reply)))
     }
 
-    /// Batches of one branch after what the peer has.
+    /// Batches of one branch after what the peer has; or of all branches.
     pub(super) fn fetch(
         &mut self,
         request: &Request,
@@ -240,22 +240,31 @@ impl<T: Token> Shard<T> {
         let Some(tree) = &run.tree else {
             return Err(Stop::Refused(Refusal::NotFound(format!("run {key} has no history"))));
         };
-        let tip = match until {
-            Some(chain) if chain != antipode_core::chain::ChainValue::NONE => chain,
-            _ => tree.current().chain,
+        let named = until.filter(|chain| *chain != antipode_core::chain::ChainValue::NONE);
+        let path = match named {
+            Some(tip) if tree.node(tip).is_none() => {
+                return Err(Stop::Refused(Refusal::NotFound(format!("run {key} has no batch {tip}"))));
+            }
+            Some(tip) => tree.path(tip),
+            // Who has nothing and names no branch gets the whole run: a register may hang on a branch that lost (A1).
+            None if known.is_empty() => whole(tree),
+            None => tree.path(tree.current().chain),
         };
-        if tree.node(tip).is_none() {
-            return Err(Stop::Refused(Refusal::NotFound(format!("run {key} has no batch {tip}"))));
-        }
         // What ends within the list the peer named it has; the rest of the branch it lacks. Batches are whole (G1).
         let lacks = |batch: &std::sync::Arc<antipode_core::batch::Batch>| {
             !known.contains(batch.envelope.last_event, batch.envelope.version)
         };
-        let path = tree.path(tip);
         let batches =
             path.iter().filter_map(|chain| run.batches.get(chain)).filter(|b| lacks(b)).cloned().collect();
         Ok(Reply::Fetched { batches, state: Box::new(run.state_wire()) })
     }
+}
+
+/// Batches of all branches, each behind the one before it.
+fn whole(tree: &antipode_core::tree::Tree) -> Vec<antipode_core::chain::ChainValue> {
+    let mut known = std::collections::BTreeSet::new();
+    let all = tree.branches().iter().flat_map(|branch| tree.path(branch.chain));
+    all.filter(|chain| known.insert(*chain)).collect()
 }
 
 fn execution(key: &RunKey) -> WorkflowExecution {

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use antipode_simulation::cli::SimCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use super::duration;
@@ -33,6 +34,9 @@ pub enum Command {
     /// Looks into a run: its state, branches, digest.
     #[command(subcommand)]
     Run(RunCommand),
+    /// Simulates several regions in virtual time: random seeds, scenarios, exploration.
+    #[command(subcommand)]
+    Sim(SimCommand),
 }
 
 /// Options of `dev`.

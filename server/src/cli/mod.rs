@@ -56,7 +56,7 @@ pub async fn ask(command: Command, out: &mut dyn std::io::Write) -> Result<(), E
         Command::Failover(arguments) => failover::run(arguments, out).await,
         Command::Link(command) => link::run(command, out).await,
         Command::Run(command) => run::run(command, out).await,
-        // These are nodes themselves; `main` starts them.
-        Command::Dev(_) | Command::Start(_) => Ok(()),
+        // These ask no node; `main` runs them.
+        Command::Dev(_) | Command::Start(_) | Command::Sim(_) => Ok(()),
     }
 }

@@ -20,8 +20,8 @@ use super::{
     workers::Task,
 };
 use crate::{
-    region::{Region, Ticket},
-    trace::{Kind, Line},
+    region::{Kept, Region, Ticket},
+    trace::{Kind, Line, TreeBranch, TreeEvent, TreeView},
 };
 
 /// Who waits for an answer.
@@ -319,5 +319,68 @@ impl Engine {
             }
         }
         self.sites[site].counted = events;
+    }
+
+    /// The branches of every run that a group changed, for the reader.
+    pub(crate) fn record_trees(&mut self, site: usize, group: &antipode_persistence::rows::Group) {
+        if !self.trace.recorded() {
+            return;
+        }
+        let mut views = Vec::new();
+        for row in &group.runs {
+            let key = row.key.workflow_key();
+            let region = &self.sites[site].region;
+            let (Ok(runs), Ok(owner)) = (region.stored_runs(&key), region.stored_owner(&key)) else { continue };
+            if let Some(kept) = runs.get(&row.key.run) {
+                views.push(self.tree_view(site, &row.key, kept, owner));
+            }
+        }
+        if let Some(recording) = &mut self.trace.recording {
+            recording.trees.extend(views);
+        }
+    }
+
+    fn tree_view(&self, site: usize, key: &RunKey, kept: &Kept, owner: Option<RunId>) -> TreeView {
+        let reports = kept.run.tree.as_ref().map(antipode_conflict::explain::branches).unwrap_or_default();
+        let by_chain: BTreeMap<String, _> =
+            kept.run.branches().iter().map(|branch| (branch.chain.to_string(), branch.chain)).collect();
+        let branches = reports.into_iter().map(|report| {
+            let mut events = by_chain.get(&report.chain).map(|chain| kept.events(*chain)).unwrap_or_default();
+            if !report.current {
+                let fork = report.fork.as_deref().and_then(|fork| fork.split('@').next()).and_then(|id| id.parse().ok());
+                let shared: i64 = fork.unwrap_or(0);
+                events.retain(|event| event.event_id > shared);
+            }
+            TreeBranch {
+                items: report.items,
+                chain: report.chain,
+                current: report.current,
+                fork: report.fork,
+                why: report.why,
+                events: events
+                    .iter()
+                    .map(|event| TreeEvent {
+                        id: event.event_id,
+                        version: event.version,
+                        kind: super::program::event_name(event),
+                    })
+                    .collect(),
+            }
+        });
+        let open = kept.run.state.is_open();
+        TreeView {
+            at: self.trace.at(),
+            step: self.trace.step,
+            region: site,
+            workflow: key.workflow.to_string(),
+            run: super::short(&key.run),
+            state: match (open, owner == Some(key.run)) {
+                (false, _) => "closed",
+                (true, true) => "open",
+                (true, false) => "superseded",
+            },
+            current_run: owner == Some(key.run),
+            branches: branches.collect(),
+        }
     }
 }

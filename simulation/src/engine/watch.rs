@@ -39,6 +39,8 @@ pub(crate) struct Watch {
     content: BTreeMap<(RunId, i64, FailoverVersion, ChainValue), ChainValue>,
     runs: BTreeMap<String, BTreeMap<RunId, RunSeen>>,
     checked: BTreeMap<(usize, usize, ShardId), Sequence>,
+    /// Entries of a region that were not addressed to another: the list did not have it when they were written.
+    unaddressed: BTreeSet<(usize, usize, ShardId, Sequence)>,
     /// When each became active, by force or by hand-over.
     actives: Vec<(Timestamp, usize, bool)>,
     /// A region was restored: one owner may have written twice (G2).
@@ -105,6 +107,7 @@ impl Engine {
     /// A group is durable.
     pub(crate) fn committed(&mut self, site: usize, group: &Group) {
         self.trace.hash_group(site, group);
+        self.record_trees(site, group);
         self.transitions += group.runs.len() as u64;
         let here = self.sites[site].region.id;
         for row in &group.batches {
@@ -112,6 +115,11 @@ impl Engine {
             let chain = row.batch.chain;
             let own = envelope.origin.region == here;
             self.events += u64::try_from(envelope.last_event.0 - envelope.first_event.0 + 1).unwrap_or(0);
+            for other in 0..self.sites.len() {
+                if !self.sites[site].region.record.has_member(&self.sites[other].region.name) {
+                    self.watch.unaddressed.insert((site, other, group.shard, row.sequence));
+                }
+            }
             let stored = self.watch.of(site);
             stored.chains.insert(chain);
             stored.version = stored.version.max(envelope.version);
@@ -319,8 +327,11 @@ impl Engine {
             let Some(here) = self.watch.stored_of_ref(from) else { return };
             here.log
                 .range((shard, after.next())..=(shard, proof))
-                .find(|(_, (run, chain, origin))| {
-                    *origin == id && !there.chains.contains(chain) && !excepted.contains(run)
+                .find(|((_, at), (run, chain, origin))| {
+                    *origin == id
+                        && !there.chains.contains(chain)
+                        && !excepted.contains(run)
+                        && !self.watch.unaddressed.contains(&(from, to, shard, *at))
                 })
                 .map(|((_, at), (run, _, _))| (*at, *run))
         };
@@ -338,10 +349,5 @@ impl Engine {
 impl Watch {
     fn stored_of_ref(&self, site: usize) -> Option<&Stored> {
         self.stored.get(&site)
-    }
-
-    /// Has a region ever had this batch?
-    pub(crate) fn has(&self, site: usize, chain: ChainValue) -> bool {
-        self.stored.get(&site).is_some_and(|stored| stored.chains.contains(&chain))
     }
 }
