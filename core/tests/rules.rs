@@ -1,5 +1,6 @@
 //! Rules of the reference that a run alone shows, each test named after its rule. The index of all rules is
 //! `docs/replication-differences.md`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod support;
 
@@ -34,7 +35,8 @@ fn r401_malformed_envelopes_name_their_field() {
     east.signal("x");
     let good = east.last().envelope.to_wire();
     assert_eq!(Batch::open(good.encode_to_vec().into(), east.last().events.clone()).unwrap(), *east.last());
-    let changes: [(&str, fn(&mut wire::BatchEnvelope)); 19] = [
+    type Change = (&'static str, fn(&mut wire::BatchEnvelope));
+    let changes: [Change; 19] = [
         ("namespace_id is not a UUID", |e| e.namespace_id = "x".into()),
         ("run_id is not a UUID", |e| e.run_id = String::new()),
         ("workflow_id is empty", |e| e.workflow_id = String::new()),
@@ -91,7 +93,7 @@ fn r404_events_fit_their_header() {
     let mut other = events.clone();
     other[1].version = 2;
     assert_eq!(with(&other), differs("first_event_id"));
-    let mut gap = events.clone();
+    let mut gap = events;
     gap[1].event_id += 1;
     assert_eq!(with(&gap), differs("first_event_id"));
     // G1: other bytes, another batch.
@@ -564,13 +566,12 @@ fn activities_are_retried_by_their_policy() {
         run.end_activity("a", activity::End::Failed(failure));
     };
     let state = |run: &Author| {
-        let last = events(&run.run).into_iter().rev().find_map(|event| match event.attributes {
+        events(&run.run).into_iter().rev().find_map(|event| match event.attributes {
             Some(Attributes::ActivityTaskFailedEventAttributes(a)) => {
                 Some(a.retry_state().as_str_name().to_owned())
             }
             _ => None,
-        });
-        last
+        })
     };
     // Waits of 1, 3, 5, 5 seconds; the fifth attempt is the last.
     let mut run = scheduled(5, 0);

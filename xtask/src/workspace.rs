@@ -236,8 +236,8 @@ fn names_module(line: &str, module: &str) -> bool {
 pub fn is_pure_place(path: &str) -> bool {
     let below = |place: &&str| if place.ends_with('/') { path.starts_with(*place) } else { path == *place };
     PURE.iter().any(|name| path.starts_with(&format!("{name}/src/")))
-        || PURE_PARTS.iter().any(|place| below(&place))
-        || (path.starts_with(SIMULATION) && !SIMULATION_SHELL.iter().any(|place| below(&place)))
+        || PURE_PARTS.iter().any(below)
+        || (path.starts_with(SIMULATION) && !SIMULATION_SHELL.iter().any(below))
 }
 
 /// Whether a file of a mixed crate says of itself that it is pure: its head comment opens with "Pure".
