@@ -113,6 +113,8 @@ pub(crate) struct Links {
     held_workflows: BTreeMap<usize, BTreeSet<String>>,
     /// Runs of held workflows that are not held: they began before.
     let_pass: BTreeMap<usize, BTreeSet<RunId>>,
+    /// Runs that were held back and may be on their way still.
+    let_go: BTreeMap<usize, BTreeSet<RunId>>,
     /// Regions that give what they hold back to whoever asks for it.
     fetchable: BTreeSet<usize>,
     withheld: BTreeMap<(usize, usize), Withheld>,
@@ -136,6 +138,7 @@ impl Links {
             held: BTreeMap::new(),
             held_workflows: BTreeMap::new(),
             let_pass: BTreeMap::new(),
+            let_go: BTreeMap::new(),
             fetchable: BTreeSet::new(),
             withheld: BTreeMap::new(),
             proofs: BTreeMap::new(),
@@ -703,6 +706,7 @@ impl Engine {
             stream.inbox.exceptions().iter().map(|(key, _)| key.run).collect();
         // A scenario holds these back: they were announced and wait at the source.
         excepted.extend(self.links.withheld.get(&(from, to)).into_iter().flat_map(BTreeMap::keys));
+        excepted.extend(self.links.let_go.get(&from).into_iter().flatten());
         let proofs: Vec<_> = ack.proof.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
         for (shard, proof) in proofs {
             self.watch_proof(from, to, shard, proof, &excepted);
@@ -1065,6 +1069,7 @@ impl Engine {
         }
         let held = self.links.held.entry(from).or_default();
         if step.release {
+            self.links.let_go.entry(from).or_default().extend(held.iter());
             match run {
                 Some(run) => drop(held.remove(&run)),
                 None => held.clear(),
@@ -1112,7 +1117,8 @@ impl Engine {
     pub(crate) fn release_all(&mut self) -> Result<(), Failure> {
         self.links.held_workflows.clear();
         for from in 0..self.sites.len() {
-            self.links.held.insert(from, BTreeSet::new());
+            let held = self.links.held.insert(from, BTreeSet::new());
+            self.links.let_go.entry(from).or_default().extend(held.into_iter().flatten());
             for to in 0..self.sites.len() {
                 self.with_outbox(from, to, |outbox, cx| outbox.held_changed(cx));
             }
