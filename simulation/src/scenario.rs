@@ -1,6 +1,8 @@
 //! Scenarios: YAML files that say what happens and what must be so then. What is wrong with a file is said with line, column
 //! and what was expected.
 
+mod check;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -90,40 +92,10 @@ impl Outcome {
 pub fn parse(file: &str, text: &str) -> Result<Script, Malformed> {
     let wrong = |why: String| Malformed { file: file.to_string(), why };
     let script: Script = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    if script.world.regions.is_empty() || script.world.regions.len() > 5 {
-        return Err(wrong(format!("`regions` has {}: expected 1 to 5", script.world.regions.len())));
+    match check::wrong(&script, text) {
+        Some(why) => Err(wrong(why)),
+        None => Ok(script),
     }
-    for (index, step) in script.steps.iter().enumerate() {
-        let acts = step.acts();
-        if acts != 1 {
-            let at = step_line(text, index).map_or(String::new(), |line| format!("line {line}, column 3: "));
-            return Err(wrong(format!(
-                "{at}step {} has {acts} acts: expected exactly one of start, signal, signal_with_start, cancel, terminate, cut, heal, net, \
-                 force, hand_over, undo, namespace, crash, fail, slow, skew, backup, restore, hold, redeliver, workers, evict, replay, \
-                 wait, settle or expect",
-                index + 1
-            )));
-        }
-    }
-    Ok(script)
-}
-
-/// The line on which a step begins.
-fn step_line(text: &str, index: usize) -> Option<usize> {
-    let mut in_steps = false;
-    let mut count = 0;
-    for (number, line) in text.lines().enumerate() {
-        if line.starts_with("steps:") {
-            in_steps = true;
-        } else if in_steps && line.trim_start().starts_with("- ") && line.len() - line.trim_start().len() <= 2
-        {
-            if count == index {
-                return Some(number + 1);
-            }
-            count += 1;
-        }
-    }
-    None
 }
 
 /// Runs a scenario. `recorded`: somebody wants to read it.

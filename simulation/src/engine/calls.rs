@@ -289,10 +289,8 @@ impl Engine {
 
 fn operation(call: &Call) -> Operation {
     // As a frontend hands it on: a request that names a run says so (B4).
-    let execution = call.run.map(|run| WorkflowExecution {
-        workflow_id: call.workflow.clone(),
-        run_id: run.to_string(),
-    });
+    let execution =
+        call.run.map(|run| WorkflowExecution { workflow_id: call.workflow.clone(), run_id: run.to_string() });
     match &call.what {
         What::Start(step) => Operation::Start(Box::new(start(call, step))),
         What::SignalWithStart(step) => {

@@ -207,7 +207,12 @@ impl Engine {
         }
         if let Some(wanted) = &expect.task_attempt {
             let found = kept.run.task().map_or(0, |task| task.attempt);
-            self.differs(site, &format!("attempt of the workflow task of {}", expect.workflow), wanted, &found);
+            self.differs(
+                site,
+                &format!("attempt of the workflow task of {}", expect.workflow),
+                wanted,
+                &found,
+            );
         }
         if let Some(wanted) = &expect.waiting {
             let live = kept.run.pending_live();
