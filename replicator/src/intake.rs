@@ -105,6 +105,7 @@ impl Intake {
                     let down = self.shared.down_origins(&self.peer.name);
                     self.with(|inbox, cx| inbox.set_down(cx, down));
                 }
+                () = self.pace.until(self.inbox.next_wake()) => self.with(Inbox::wake),
                 message = inbound.message() => {
                     let message = message.map_err(|status| Error::of_call(&self.peer.name, status))?;
                     self.shared.refuse_cut(&self.peer.name, self.shared.gate.inward(&self.peer.name))?;
@@ -114,7 +115,6 @@ impl Intake {
                         .map_err(|broken| Error::protocol(&self.peer.name, broken.to_string()))?;
                 }
                 Some(_) = self.lane_tasks.join_next() => return Err(Error::Stopping),
-                () = self.pace.until(self.inbox.next_wake()) => self.with(Inbox::wake),
             }
         }
     }

@@ -167,6 +167,8 @@ impl Source {
             tokio::select! {
                 biased;
                 () = ended.cancelled() => return Err(Error::Stopping),
+                () = self.pace.until(self.outbox.next_wake()) => self.with(Outbox::wake),
+                () = self.pace.until(self.tell_at) => self.tell().await,
                 message = inbound.message() => {
                     let message = message.map_err(|status| Error::of_call(&self.peer.name, status))?;
                     match message.and_then(|request| request.message) {
@@ -202,8 +204,6 @@ impl Source {
                     self.measure_lag(shard, tip);
                     self.with(|outbox, cx| outbox.tip(cx, shard, tip));
                 }
-                () = self.pace.until(self.outbox.next_wake()) => self.with(Outbox::wake),
-                () = self.pace.until(self.tell_at) => self.tell().await,
             }
             self.carry_out()?;
         }

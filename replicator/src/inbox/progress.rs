@@ -218,3 +218,38 @@ impl Progress {
 fn said(tracker: &Tracker) -> Said {
     (tracker.flow(), tracker.proof())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_proved_aside_frees_no_credit_but_its_own() {
+        // E1: of two entries of a range one was put aside and is proved; the other still holds the sender's credit.
+        let feed = Feed::own(ShardId(1));
+        let mut progress = Progress::new(&Positions::new());
+        let range = progress.announce(feed, Sequence(0), Sequence(5), 2, 0).unwrap();
+        progress.put_aside(feed, range);
+        progress.prove(feed, range, false);
+        assert_eq!(said(&progress.trackers[&feed]), (Sequence(0), Sequence(0)));
+        progress.prove(feed, range, true);
+        assert_eq!(said(&progress.trackers[&feed]), (Sequence(5), Sequence(5)));
+    }
+
+    #[test]
+    fn acks_are_held_together_while_entries_are_under_way() {
+        let feed = Feed::own(ShardId(1));
+        let mut progress = Progress::new(&Positions::new());
+        let now = Timestamp(0);
+        let range = progress.announce(feed, Sequence(0), Sequence(5), 1, 0).unwrap();
+        let other = progress.announce(feed, Sequence(5), Sequence(6), 1, 0).unwrap();
+        progress.publish(now);
+        progress.prove(feed, range, true);
+        assert!(!progress.is_due(now, false, false), "the last one was just now");
+        assert_eq!(progress.next_wake(), Some(now.plus(ACK_DELAY)));
+        assert!(progress.is_due(now.plus(ACK_DELAY), false, false));
+        assert!(progress.is_due(now, true, false), "urgent news do not wait");
+        progress.prove(feed, other, true);
+        assert!(progress.is_due(now, false, false), "nothing is under way any more");
+    }
+}
