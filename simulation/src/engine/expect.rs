@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use antipode_core::{identity::Key, ids::RunId, run::Run, version_history::VersionHistory};
+use antipode_core::{digest::digest, identity::Key, ids::RunId, run::Run, version_history::VersionHistory};
 use antipode_proto::api::enums::v1::WorkflowExecutionStatus as Status;
 
 use super::{
@@ -40,6 +40,9 @@ impl Engine {
         } else {
             vec![self.site(&expect.region)?]
         };
+        if expect.agree {
+            self.expect_agreement(&expect.workflow, &sites)?;
+        }
         for site in sites {
             self.expect_record(site, expect);
             if !expect.workflow.is_empty() {
@@ -48,6 +51,26 @@ impl Engine {
             if let Some(wanted) = expect.quarantined {
                 let found = self.quarantined(site);
                 self.differs(site, "quarantined runs", &wanted, &found);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same runs in all of these regions.
+    fn expect_agreement(&mut self, workflow: &str, sites: &[usize]) -> Result<(), Failure> {
+        let key = self.key(workflow);
+        let mut digests = Vec::new();
+        for site in sites {
+            let runs = self.sites[*site].region.stored_runs(&key)?;
+            let found: BTreeMap<RunId, String> =
+                runs.iter().map(|(id, kept)| (*id, digest(&kept.run))).collect();
+            digests.push((*site, found));
+        }
+        let Some(((first, wanted), others)) = digests.split_first() else { return Ok(()) };
+        for (site, found) in others {
+            if found != wanted {
+                let (a, b) = (self.name(*first).to_string(), self.name(*site).to_string());
+                self.find("expect", format!("{a} and {b} do not agree about {workflow}"));
             }
         }
         Ok(())

@@ -579,6 +579,9 @@ pub struct Expect {
     /// Request ids of external events that wait for a workflow task to end (pending, A2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Vec<String>>,
+    /// All regions that are up have the same runs of the workflow, byte for byte, apart from what is a region's own (G3).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub agree: bool,
     /// Call of this request id…
     #[serde(skip_serializing_if = "String::is_empty")]
     pub call: String,
