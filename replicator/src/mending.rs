@@ -187,7 +187,8 @@ impl Mending {
         Ok(Self { stack, overtaken: Vec::new() })
     }
 
-    /// Brings a quarantined run up to date from whoever has it, whole.
+    /// Brings a quarantined run up to date from its source, whole. Nobody else will do: what came after the failing entry was
+    /// only counted, and another region may lack it (E1).
     #[must_use]
     pub fn replay(key: &RunKey) -> Self {
         let replay = Replay { hole: Hole::whole(key), complete: false };
@@ -303,7 +304,7 @@ impl Entry {
                 }
                 let hole = Hole { key, known, until };
                 self.hole = Some(hole.clone());
-                Next::Push(Frame::Fetch(Fetch { hole, peer: 0, failed: None }))
+                Next::Push(Frame::Fetch(Fetch { hole, peer: 0, limit: usize::MAX, failed: None }))
             }
         }
     }
@@ -368,6 +369,8 @@ impl Record {
 struct Fetch {
     hole: Hole,
     peer: usize,
+    /// So many of the peers are asked.
+    limit: usize,
     failed: Option<String>,
 }
 
@@ -385,7 +388,7 @@ impl Fetch {
             }
             _ => {}
         }
-        match peers.get(self.peer) {
+        match peers.get(self.peer).filter(|_| self.peer < self.limit) {
             Some(peer) => Next::Step(Step::Fetch(Arc::clone(peer), self.hole.clone())),
             // Somebody who did not answer may have it.
             None => Next::Pop(Input::Got(self.failed.take().map_or(Got::Nowhere, Got::Unreachable))),
@@ -459,12 +462,12 @@ impl Replay {
                 }
                 Next::Push(Frame::Fetched(Fetched::new(self.hole.key.clone(), response, false)))
             }
-            Input::Got(Got::Nowhere) => Next::Fail(format!("no region has run {}", self.hole.key.run)),
+            Input::Got(Got::Nowhere) => Next::Fail(format!("its source has no run {}", self.hole.key.run)),
             Input::Got(Got::Unreachable(why)) => Next::Fail(why),
             Input::Filled { new } if self.complete => {
                 Next::Pop(Input::Settled(if new { Mended::Applied } else { Mended::Known }))
             }
-            _ => Next::Push(Frame::Fetch(Fetch { hole: self.hole.clone(), peer: 0, failed: None })),
+            _ => Next::Push(Frame::Fetch(Fetch { hole: self.hole.clone(), peer: 0, limit: 1, failed: None })),
         }
     }
 }

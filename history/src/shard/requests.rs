@@ -168,9 +168,9 @@ impl<T: Token> Shard<T> {
             return Err(Stop::Refused(refusal));
         }
         // F5: a run that is ahead of the namespace record waits for the record.
-        if run.state.last_version > version {
+        if run.newest_version() > version {
             let words =
-                format!("run {key} is at {} and the namespace record at {version}", run.state.last_version);
+                format!("run {key} is at {} and the namespace record at {version}", run.newest_version());
             return Err(Stop::Refused(Refusal::Unavailable(words)));
         }
         Ok((key, version))
@@ -245,7 +245,7 @@ impl<T: Token> Shard<T> {
         let owing = if !self.need_run(&owner)? {
             // The owner was deleted after its retention; its record still keeps this run from the id (B6).
             Owing { file: self.cached(key)?.run.owed_to_nobody(), ..Owing::default() }
-        } else if self.cached(&owner)?.run.state.last_version > version {
+        } else if self.cached(&owner)?.run.newest_version() > version {
             return Ok(());
         } else {
             self.cached(key)?.run.owed_to(&self.cached(&owner)?.run)
@@ -264,7 +264,10 @@ impl<T: Token> Shard<T> {
         self.cached_mut(key)?.handed_over = true;
         self.derive(key)?;
         if !owing.hand_over.is_empty() {
-            self.cached_mut(&owner)?.run.pending.extend(owing.hand_over);
+            let run = &mut self.cached_mut(&owner)?.run;
+            for (identity, pending) in owing.hand_over {
+                run.add_pending(identity, pending);
+            }
             let at = self.sequence.next();
             self.changed_run(&owner, at)?;
             self.settle(&owner, version)?;
@@ -275,7 +278,7 @@ impl<T: Token> Shard<T> {
     /// Does what is due for a run of a namespace that is active here.
     pub(super) fn settle(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Refusal> {
         let now = self.now;
-        let ahead = self.cached(key)?.run.state.last_version > version;
+        let ahead = self.cached(key)?.run.newest_version() > version;
         let wake = due::wake_at(&self.cached(key)?.run, Some(version), now);
         if ahead {
             return Ok(()); // F5: the record's arrival wakes it.

@@ -146,7 +146,7 @@ impl<T: Token> Shard<T> {
             return Ok(Admitted::New { terminate: None });
         }
         let existing = &self.cached(&key)?.run;
-        if existing.state.last_version > version {
+        if existing.newest_version() > version {
             let words = format!("run {key} is ahead of the namespace record at {version}");
             return Err(Stop::Refused(Refusal::Unavailable(words)));
         }

@@ -204,6 +204,17 @@ fn a_replay_goes_on_until_the_last_piece() {
 }
 
 #[test]
+fn quarantine_replay_asks_the_source_only() {
+    // E1: entries behind the failing one were only counted; a region that lacks them too must not pass for a mending.
+    let mut driver = Driver::new(Mending::replay(&key("w", 1)));
+    let Step::Fetch(peer, _) = driver.step(Event::Begin) else { panic!("no fetch") };
+    assert_eq!(&*peer, "east");
+    let unreachable = Event::Fetched(Err("the link is cut".to_string()));
+    let Step::Done(Err(Poisoned(why))) = driver.step(unreachable) else { panic!("somebody else was asked") };
+    assert_eq!(why, "the link is cut");
+}
+
+#[test]
 fn an_answer_about_another_run_is_poison() {
     let (mut east, entry) = east();
     east.append(&key("v", 2), 1, None);

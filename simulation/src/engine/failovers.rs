@@ -47,6 +47,10 @@ impl Engine {
             return Ok(());
         }
         self.watch_record(site, &before, &record);
+        // A hand-over ends with the version it began under: one thing at a time moves a namespace in a region.
+        if record.version() != before.version() {
+            self.sites[site].hand_over = None;
+        }
         let now = self.local(site);
         self.sites[site].region.set_record(record, now);
         self.believe(site);

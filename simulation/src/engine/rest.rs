@@ -507,11 +507,13 @@ impl Facts {
             cancels: 0,
             closed: false,
         };
+        let orphans = orphans(runs);
         for (id, kept) in runs {
             let run = &kept.run;
             let superseded = run.state.is_open() && owner != Some(*id);
-            // A superseded run's history does not count: what it took is owed to the owner of the id, or listed.
-            if !superseded {
+            // The history of a superseded run, or of one that a losing branch continued into, does not count: what it took is
+            // owed to the owner of the id, or listed.
+            if !superseded && !orphans.contains(id) {
                 let events = kept.events(run.tip());
                 for signal in crate::oracle::signals(&events) {
                     *chains.entry(signal).or_default().entry(run.first_run).or_default() += 1;
@@ -541,6 +543,31 @@ impl Facts {
             }
         }
         Ok(facts)
+    }
+}
+
+/// Runs that no current branch continues into, though some branch did: what follows a losing branch is lost with it.
+fn orphans(runs: &BTreeMap<RunId, Kept>) -> BTreeSet<RunId> {
+    let continued: BTreeSet<RunId> = runs
+        .values()
+        .filter_map(|kept| kept.batches.iter().find(|batch| batch.chain == kept.run.tip()))
+        .filter_map(|batch| batch.envelope.successor)
+        .collect();
+    let named: BTreeSet<RunId> =
+        runs.values().flat_map(|kept| &kept.batches).filter_map(|batch| batch.envelope.successor).collect();
+    let mut orphans: BTreeSet<RunId> = named.difference(&continued).copied().collect();
+    // And what follows those.
+    loop {
+        let next: Vec<RunId> = orphans
+            .iter()
+            .filter_map(|run| runs.get(run))
+            .flat_map(|kept| kept.batches.iter().filter_map(|batch| batch.envelope.successor))
+            .filter(|run| !orphans.contains(run))
+            .collect();
+        if next.is_empty() {
+            return orphans;
+        }
+        orphans.extend(next);
     }
 }
 

@@ -50,6 +50,9 @@ pub(crate) struct Watch {
     pub(crate) forced: u64,
     splits: bool,
     nobody: bool,
+    /// Who owns each workflow id in a region, and whether that run is open.
+    owners: BTreeMap<(usize, String), (RunId, bool)>,
+    losers: BTreeSet<(usize, RunId)>,
 }
 
 impl Watch {
@@ -108,6 +111,7 @@ impl Engine {
     pub(crate) fn committed(&mut self, site: usize, group: &Group) {
         self.trace.hash_group(site, group);
         self.record_trees(site, group);
+        self.note_owners(site, group);
         self.transitions += group.runs.len() as u64;
         let here = self.sites[site].region.id;
         for row in &group.batches {
@@ -131,8 +135,36 @@ impl Engine {
             if own && envelope.successor.is_some() {
                 self.note(State::Continued);
             }
+            let later = envelope.identities.iter().any(|event| {
+                event.reapplied_from.is_some_and(|(run, _)| run != envelope.run.run)
+            });
+            if own && later {
+                self.note(State::ReappliedLater);
+            }
             if envelope.first_event.0 == 1 {
                 self.note_start(site, envelope, chain, own);
+            }
+        }
+    }
+
+    /// A workflow id may change hands: who lost it, and who gets it back.
+    fn note_owners(&mut self, site: usize, group: &Group) {
+        for row in &group.currents {
+            let Ok(run) = row.record.run_id.parse::<RunId>() else { continue };
+            let before = self.watch.owners.insert((site, row.key.workflow.to_string()), (run, row.record.open));
+            if let Some((other, true)) = before.filter(|(other, _)| *other != run) {
+                self.watch.losers.insert((site, other));
+            }
+            if row.record.open && self.watch.losers.remove(&(site, run)) {
+                self.note(State::ZombieRevived);
+            }
+        }
+        for row in group.batches.iter().filter(|row| row.batch.envelope.first_event.0 == 1) {
+            // A run that arrives and does not get the id is superseded from the start.
+            let key = (site, row.batch.envelope.run.workflow.to_string());
+            let run = row.batch.envelope.run.run;
+            if self.watch.owners.get(&key).is_some_and(|(owner, _)| *owner != run) {
+                self.watch.losers.insert((site, run));
             }
         }
     }

@@ -27,7 +27,7 @@ pub fn programs() -> &'static [Program] {
     &PROGRAMS
 }
 
-static PROGRAMS: [Program; 8] = [
+static PROGRAMS: [Program; 9] = [
     Program {
         name: "hand_over_with_crash",
         about: "F1, F2: a hand-over step by step, taken back or not, with crashes, commits in flight and calls all the time",
@@ -104,13 +104,32 @@ static PROGRAMS: [Program; 8] = [
         small: true,
     },
     Program {
+        name: "attempts_on_both_sides",
+        about: "A5, A6: both sides of a partition hand out one activity; attempts never fall",
+        regions: 2,
+        setup: &[
+            START,
+            Action::Poll { at: EAST },
+            complete(EAST, Does::Activity("a")),
+            Action::Deliver,
+        ],
+        actors: &[
+            &[Action::PollActivity { at: EAST }, Action::Beat { at: EAST, details: "half" }, Action::End { at: EAST, well: false }],
+            &[force(WEST), Action::PollActivity { at: WEST }, Action::End { at: WEST, well: true }],
+        ],
+        free: Free { ahead: true, reads: true, redeliver: true, ..Free::PLAIN },
+        symmetric: &[],
+        states: 0,
+        small: true,
+    },
+    Program {
         name: "register_and_branch",
-        about: "A1, A5, A6: attempts of an activity against branches that win and lose, in every order of arrival",
+        about: "A1: registers of an activity against branches that win and lose, in every order of arrival",
         regions: 2,
         setup: &[START, Action::Deliver, Action::Poll { at: EAST }, complete(EAST, Does::Activity("a"))],
         actors: &[
             &[Action::PollActivity { at: EAST }, Action::End { at: EAST, well: false }],
-            &[force(WEST), signal(WEST, "s1"), Action::PollActivity { at: WEST }],
+            &[force(WEST), signal(WEST, "s1")],
             &[force(EAST), signal(EAST, "s2")],
         ],
         free: Free::PLAIN,
@@ -120,11 +139,16 @@ static PROGRAMS: [Program; 8] = [
     },
     Program {
         name: "two_observers",
-        about: "B2, B7, B8, C1: two regions follow a chain of runs that take signals, in every order of arrival",
+        about: "B2, B7, B8, V19: two regions follow a chain of runs that takes signals, in every order of arrival",
         regions: 3,
         setup: &[START, Action::Deliver],
         actors: &[
-            &[signal(EAST, "s1"), Action::Poll { at: EAST }, complete(EAST, Does::ContinueAsNew), signal(EAST, "s1")],
+            &[
+                signal(EAST, "s1"),
+                Action::Poll { at: EAST },
+                complete(EAST, Does::ContinueAsNew),
+                signal(EAST, "s1"),
+            ],
             &[signal(EAST, "s2")],
         ],
         free: Free { overtake: true, reads: true, redeliver: true, graceful: true, ..Free::PLAIN },
@@ -143,7 +167,7 @@ static PROGRAMS: [Program; 8] = [
             &[force(WEST), signal(WEST, "s2")],
             &[Action::Poll { at: WEST }, complete(WEST, Does::Complete)],
         ],
-        free: Free { reads: true, ..Free::PLAIN },
+        free: Free { reads: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
         states: 0,
         small: false,

@@ -337,7 +337,7 @@ impl<'p> Machine<'p> {
                 continue;
             }
             let linked = regions.iter().copied().filter(|id| *id != regions[from]).collect();
-            let life = node.region.store.identity().incarnation;
+            let life = state.nodes[to].region.store.identity().incarnation;
             let audience = Audience { here: regions[from], peer: regions[to], life, linked };
             let link = state.link_mut(from, to);
             let mut sent = link.sent.clone();
