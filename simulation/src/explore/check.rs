@@ -46,9 +46,7 @@ pub fn current_line(run: &RunView) -> Vec<&Arc<Batch>> {
     let tip = run.head.branches.get(index).and_then(|branch| ChainValue::from_bytes(&branch.chain));
     let mut line = Vec::new();
     let mut next = tip;
-    while let Some(batch) =
-        next.and_then(|chain| run.batches.iter().find(|batch| batch.chain == chain))
-    {
+    while let Some(batch) = next.and_then(|chain| run.batches.iter().find(|batch| batch.chain == chain)) {
         line.push(batch);
         next = Some(batch.envelope.previous);
     }
@@ -125,9 +123,10 @@ fn stored(machine: &Machine<'_>, seen: &mut Seen, node: &Node) -> Checked {
             }
         }
         // V04, by a comparison of its own: the greatest leaf by (last version, last event, chain value).
-        let leaves = run.batches.iter().filter(|batch| {
-            !run.batches.iter().any(|other| other.envelope.previous == batch.chain)
-        });
+        let leaves = run
+            .batches
+            .iter()
+            .filter(|batch| !run.batches.iter().any(|other| other.envelope.previous == batch.chain));
         let greatest =
             leaves.max_by_key(|leaf| (leaf.envelope.version, leaf.envelope.last_event, leaf.chain.0));
         let line = current_line(run);
@@ -143,7 +142,10 @@ fn stored(machine: &Machine<'_>, seen: &mut Seen, node: &Node) -> Checked {
         succession(node, &line)?;
         let starts = line.first().is_some_and(|first| first.envelope.first_event == EventId(1));
         if !starts {
-            return fail(format!("V01: in {name} the current branch of {} has no first event", run.key.workflow));
+            return fail(format!(
+                "V01: in {name} the current branch of {} has no first event",
+                run.key.workflow
+            ));
         }
     }
     Ok(())
@@ -155,9 +157,11 @@ fn succession(node: &Node, line: &[&Arc<Batch>]) -> Checked {
         return Ok(());
     };
     let (name, workflow) = (&node.region.name, &close.envelope.run.workflow);
-    let first = node.snap.runs.get(&successor).and_then(|run| {
-        run.batches.iter().find(|batch| batch.envelope.first_event == EventId(1))
-    });
+    let first = node
+        .snap
+        .runs
+        .get(&successor)
+        .and_then(|run| run.batches.iter().find(|batch| batch.envelope.first_event == EventId(1)));
     let Some(first) = first else {
         return fail(format!("B8: {name} closed a run of {workflow} without the run that continues it"));
     };
@@ -188,7 +192,10 @@ fn batch_alone(machine: &Machine<'_>, run: &RunView, batch: &Batch) -> Checked {
         }
     }
     if !machine.owns(envelope.origin.region, envelope.version) {
-        return fail(format!("V12: {what} were written by {} under {}", envelope.origin.region, envelope.version));
+        return fail(format!(
+            "V12: {what} were written by {} under {}",
+            envelope.origin.region, envelope.version
+        ));
     }
     // B3: an identity stands for one event.
     for entry in &envelope.identities {
@@ -216,9 +223,17 @@ fn offers(node: &Node) -> Checked {
         match run {
             Some(run) if is_open(run) == record.open => {}
             Some(_) => {
-                return fail(format!("V08: {}: the record of {workflow} has open {}", node.region.name, record.open));
+                return fail(format!(
+                    "V08: {}: the record of {workflow} has open {}",
+                    node.region.name, record.open
+                ));
             }
-            None => return fail(format!("V08: {}: the record of {workflow} names no stored run", node.region.name)),
+            None => {
+                return fail(format!(
+                    "V08: {}: the record of {workflow} names no stored run",
+                    node.region.name
+                ));
+            }
         }
     }
     Ok(())
@@ -229,7 +244,11 @@ fn step(machine: &Machine<'_>, old: &Node, new: &Node) -> Checked {
     let name = &new.region.name;
     let (before, after) = (&old.region.record, &new.region.record);
     if after.version() < before.version() {
-        return fail(format!("V13: {name} went back from version {} to {}", before.version(), after.version()));
+        return fail(format!(
+            "V13: {name} went back from version {} to {}",
+            before.version(),
+            after.version()
+        ));
     }
     for (workflow, record) in &old.snap.currents {
         let Some(now) = new.snap.currents.get(workflow) else {
@@ -338,7 +357,10 @@ fn writers(machine: &Machine<'_>, state: &State) -> Checked {
                     && other.region.record.writable(&other.region.name).is_some()
             })
         {
-            return fail(format!("F1: released for version {target_version}, and version {} writes", record.version()));
+            return fail(format!(
+                "F1: released for version {target_version}, and version {} writes",
+                record.version()
+            ));
         }
     }
     if machine.program.free.graceful && writing.len() > 1 {
@@ -363,7 +385,10 @@ pub fn rest(machine: &Machine<'_>, state: &mut State) -> Checked {
         for (other, node) in runs.iter().zip(&state.nodes).skip(1) {
             let there = other.get(id).map(digest).unwrap_or_default();
             if digest(run) != there {
-                let words = format!("V09: {} and {}: digests of {} differ", NAMES0, node.region.name, run.key.workflow);
+                let words = format!(
+                    "V09: {} and {}: digests of {} differ",
+                    NAMES0, node.region.name, run.key.workflow
+                );
                 return fail(words);
             }
         }
@@ -393,7 +418,10 @@ fn agree(state: &State) -> Checked {
     let first = &state.nodes[0];
     for node in &state.nodes[1..] {
         if node.region.record != first.region.record {
-            return fail(format!("V09: {} and {} have different records", first.region.name, node.region.name));
+            return fail(format!(
+                "V09: {} and {} have different records",
+                first.region.name, node.region.name
+            ));
         }
         if node.snap.shared != first.snap.shared {
             return fail(format!(
@@ -463,7 +491,9 @@ fn owner(state: &mut State, workflow: &'static str, runs: &BTreeMap<RunId, Run>)
     let greatest = arbitrate(&facts).current.map(|facts| facts.run);
     let named = state.nodes[0].snap.currents.get(workflow).and_then(|record| record.run_id.parse().ok());
     if greatest != named {
-        return fail(format!("V07: {workflow}: the record names {named:?}, the greatest run is {greatest:?}"));
+        return fail(format!(
+            "V07: {workflow}: the record names {named:?}, the greatest run is {greatest:?}"
+        ));
     }
     for at in 0..state.nodes.len() {
         let mut open = Vec::new();
@@ -522,7 +552,9 @@ fn stuck(state: &State, workflow: &str, runs: &[BTreeMap<RunId, Run>]) -> Checke
     let Some(at) = active else { return Ok(()) };
     let node = &state.nodes[at];
     let Some(record) = node.snap.currents.get(workflow) else { return Ok(()) };
-    let Some(run) = record.run_id.parse().ok().and_then(|run: RunId| runs[at].get(&run)) else { return Ok(()) };
+    let Some(run) = record.run_id.parse().ok().and_then(|run: RunId| runs[at].get(&run)) else {
+        return Ok(());
+    };
     let name = &node.region.name;
     if !run.state.is_open() {
         return Ok(());
@@ -537,7 +569,11 @@ fn stuck(state: &State, workflow: &str, runs: &[BTreeMap<RunId, Run>]) -> Checke
     let offers = |task: &TaskView| {
         task.started.is_some()
             || task.scheduled_at > state.now
-            || node.region.offers.iter().any(|offer| offer.key.run == run.key.run && offer.kind == TaskKind::Workflow)
+            || node
+                .region
+                .offers
+                .iter()
+                .any(|offer| offer.key.run == run.key.run && offer.kind == TaskKind::Workflow)
     };
     if run.task().is_some_and(|task| !indexed || !offers(&task)) {
         return fail(format!("V16: {workflow} is stuck in {name}: its workflow task is offered to nobody"));
@@ -548,7 +584,8 @@ fn stuck(state: &State, workflow: &str, runs: &[BTreeMap<RunId, Run>]) -> Checke
 fn sees_something_new(snap: &Snap, run: &Run) -> bool {
     let Some(view) = snap.runs.get(&run.key.run) else { return false };
     let events = current_events(view);
-    let last = |wanted: &dyn Fn(EventType) -> bool| events.iter().rposition(|event| wanted(event.event_type()));
+    let last =
+        |wanted: &dyn Fn(EventType) -> bool| events.iter().rposition(|event| wanted(event.event_type()));
     let task =
         last(&|kind| matches!(kind, EventType::WorkflowTaskScheduled | EventType::WorkflowTaskStarted));
     let news = last(&|kind| {
@@ -592,9 +629,9 @@ fn accounted(state: &State, runs: &[BTreeMap<RunId, Run>]) -> Checked {
                 let closed = stored.is_some_and(|run| !run.state.is_open());
                 let current = state.nodes[0].snap.currents.get(workflow);
                 let superseded = current.is_some_and(|record| record.run_id != run.to_string());
-                let filed = listed.iter().any(|identity| {
-                    matches!(&identity.key, Key::Minted { run: of, .. } if of == run)
-                });
+                let filed = listed
+                    .iter()
+                    .any(|identity| matches!(&identity.key, Key::Minted { run: of, .. } if of == run));
                 if !closed && !superseded && !filed {
                     return fail(format!("V10: {workflow} was terminated, and its run is open"));
                 }
@@ -637,4 +674,3 @@ fn event_accounted(
     }
     Ok(())
 }
-

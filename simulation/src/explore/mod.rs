@@ -103,7 +103,10 @@ impl fmt::Display for Outcome {
         }
         if self.failure.is_none() && !self.cut_short && self.states != self.expected {
             let expected = self.expected;
-            writeln!(f, "  the number of states changed: {expected} are expected; behaviour has changed somewhere")?;
+            writeln!(
+                f,
+                "  the number of states changed: {expected} are expected; behaviour has changed somewhere"
+            )?;
         }
         Ok(())
     }
@@ -231,9 +234,7 @@ impl Search {
             }
             if !moved {
                 self.outcome.ends += 1;
-                let rested = machine
-                    .rest(&state)
-                    .and_then(|mut rested| check::rest(machine, &mut rested));
+                let rested = machine.rest(&state).and_then(|mut rested| check::rest(machine, &mut rested));
                 if let Err(finding) = rested {
                     return (next, Some(Found { finding, parent, step: None, rested: true }));
                 }

@@ -178,7 +178,10 @@ impl Teller {
             let (was, is) = (known.map(|known| &known.head), &run.head);
             if was.is_none_or(|was| was.registers != is.registers) && !is.registers.is_empty() {
                 let registers = is.registers.iter().map(|r| {
-                    format!("kind {} of {}@{} order {}.{}", r.kind, r.anchor_event_id, r.anchor_version, r.order_version, r.order_count)
+                    format!(
+                        "kind {} of {}@{} order {}.{}",
+                        r.kind, r.anchor_event_id, r.anchor_version, r.order_version, r.order_count
+                    )
                 });
                 let registers: Vec<_> = registers.collect();
                 lines.push(format!("      {name} has {letter} registers: {}", registers.join("; ")));
@@ -212,7 +215,9 @@ fn record(node: &Node) -> String {
     let phase = match record.phase() {
         Phase::Active => String::new(),
         Phase::Draining { target, .. } => format!(", draining to {target}"),
-        Phase::Released { target, target_version, .. } => format!(", released to {target} for {target_version}"),
+        Phase::Released { target, target_version, .. } => {
+            format!(", released to {target} for {target_version}")
+        }
     };
     format!("{} @{}{phase}", record.active(), record.version())
 }
@@ -232,7 +237,9 @@ fn said(action: &Action) -> String {
         }
         Action::Terminate { at, workflow } => format!("client in {}: terminate {workflow}", NAMES[at]),
         Action::Poll { at } => format!("worker in {}: takes a workflow task", NAMES[at]),
-        Action::Complete { at, does } => format!("worker in {}: completes the workflow task: {does:?}", NAMES[at]),
+        Action::Complete { at, does } => {
+            format!("worker in {}: completes the workflow task: {does:?}", NAMES[at])
+        }
         Action::Fail { at } => format!("worker in {}: fails the workflow task", NAMES[at]),
         Action::PollActivity { at } => format!("worker in {}: takes an activity", NAMES[at]),
         Action::Beat { at, details } => format!("worker in {}: heartbeat {details}", NAMES[at]),

@@ -52,7 +52,7 @@ static PROGRAMS: [Program; 9] = [
             ..Free::PLAIN
         },
         symmetric: &[],
-        states: 0,
+        states: 1_866,
         small: true,
     },
     Program {
@@ -67,8 +67,8 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { ahead: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 0,
-        small: true,
+        states: 3_444,
+        small: false,
     },
     Program {
         name: "split_brain_signals",
@@ -82,7 +82,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { ahead: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 0,
+        states: 8_682,
         small: false,
     },
     Program {
@@ -100,26 +100,25 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { overtake: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 0,
-        small: true,
+        states: 4_115,
+        small: false,
     },
     Program {
         name: "attempts_on_both_sides",
         about: "A5, A6: both sides of a partition hand out one activity; attempts never fall",
         regions: 2,
-        setup: &[
-            START,
-            Action::Poll { at: EAST },
-            complete(EAST, Does::Activity("a")),
-            Action::Deliver,
-        ],
+        setup: &[START, Action::Poll { at: EAST }, complete(EAST, Does::Activity("a")), Action::Deliver],
         actors: &[
-            &[Action::PollActivity { at: EAST }, Action::Beat { at: EAST, details: "half" }, Action::End { at: EAST, well: false }],
+            &[
+                Action::PollActivity { at: EAST },
+                Action::Beat { at: EAST, details: "half" },
+                Action::End { at: EAST, well: false },
+            ],
             &[force(WEST), Action::PollActivity { at: WEST }, Action::End { at: WEST, well: true }],
         ],
         free: Free { ahead: true, reads: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 0,
+        states: 2_233,
         small: true,
     },
     Program {
@@ -134,7 +133,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free::PLAIN,
         symmetric: &[],
-        states: 0,
+        states: 17_953,
         small: false,
     },
     Program {
@@ -153,7 +152,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { overtake: true, reads: true, redeliver: true, graceful: true, ..Free::PLAIN },
         symmetric: &[(WEST, NORTH)],
-        states: 0,
+        states: 2_563,
         small: false,
     },
     Program {
@@ -169,7 +168,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { reads: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 0,
+        states: 17_289,
         small: false,
     },
     Program {
@@ -184,7 +183,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free::PLAIN,
         symmetric: &[],
-        states: 0,
+        states: 13_243,
         small: false,
     },
 ];

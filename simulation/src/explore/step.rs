@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use antipode_persistence::store::RegionStore as _;
 use antipode_core::{
     ids::{FailoverVersion, NamespaceId, RegionId, RunId, Timestamp, WorkflowKey},
     namespace::{Act, Config, Forced, Info, Phase, Record, Refusal as RecordRefusal, Standing, Start},
@@ -15,6 +14,7 @@ use antipode_core::{
     version::Increment,
 };
 use antipode_history::api::{Applied, Operation, Refusal, Replicated, Reply, Request, TaskKind};
+use antipode_persistence::store::RegionStore as _;
 use antipode_proto::api::enums::v1::WorkflowIdConflictPolicy as Conflict;
 use antipode_replicator::{
     entry,
@@ -64,7 +64,7 @@ fn broken(why: impl fmt::Display) -> Finding {
 }
 
 /// How often a region may go on by itself without time passing.
-const ROUNDS_MAX: usize = 24;
+const ROUNDS_MAX: usize = 48;
 /// How deep a fetch may lead to another.
 const DEPTH_MAX: usize = 8;
 
@@ -216,9 +216,10 @@ impl<'p> Machine<'p> {
             | Action::Terminate { at, .. } => insistent || writable(at),
             Action::Poll { at } => offers(at, TaskKind::Workflow),
             Action::PollActivity { at } => offers(at, TaskKind::Activity),
-            Action::Complete { at, .. } | Action::Fail { at } | Action::Beat { at, .. } | Action::End { at, .. } => {
-                insistent || writable(at) || hand.held.is_none()
-            }
+            Action::Complete { at, .. }
+            | Action::Fail { at }
+            | Action::Beat { at, .. }
+            | Action::End { at, .. } => insistent || writable(at) || hand.held.is_none(),
             Action::Drain { at, .. } => writable(at),
             Action::Barrier { at } => matches!(region(at).record.phase(), Phase::Draining { .. }),
             Action::Release { at, to } => {
@@ -226,7 +227,9 @@ impl<'p> Machine<'p> {
                 hand.barrier.is_some_and(proved)
             }
             Action::FailCommit { at, .. } => region(at).groups_in_flight().next().is_some(),
-            Action::Undo { .. } | Action::Activate { .. } | Action::Force { .. } | Action::Advance { .. } => true,
+            Action::Undo { .. } | Action::Activate { .. } | Action::Force { .. } | Action::Advance { .. } => {
+                true
+            }
             Action::Deliver => false,
         }
     }
@@ -313,17 +316,17 @@ impl<'p> Machine<'p> {
         let now = state.now;
         let region = &mut state.node_mut(at).region;
         for _ in 0..ROUNDS_MAX {
-            if durable {
-                region.settle(now).map_err(broken)?;
-            } else {
-                region.pump(now).map_err(broken)?;
+            region.pump(now).map_err(broken)?;
+            if durable && region.groups_in_flight().next().is_some() {
+                region.finish_commit(now, SHARD, None).map_err(broken)?;
+                continue;
             }
             if region.wake_at().is_none_or(|wake| wake > now) {
                 return Ok(());
             }
             region.tick(now);
         }
-        Err(Finding(format!("{} wakes again and again at the same moment", region.name)))
+        Err(Finding(format!("{} goes on writing at one and the same moment", region.name)))
     }
 
     /// Puts what is committed and not yet read on its way to every peer.
@@ -348,7 +351,8 @@ impl<'p> Machine<'p> {
                 sent.insert(run, hash);
                 false
             };
-            let (selected, damaged) = selection::select(&page, |envelope| audience.wants(envelope), |_| true, knows);
+            let (selected, damaged) =
+                selection::select(&page, |envelope| audience.wants(envelope), |_| true, knows);
             if let Some(damaged) = damaged.first() {
                 return Err(broken(damaged));
             }
@@ -479,7 +483,10 @@ impl<'p> Machine<'p> {
                     let name = &probe.nodes[to].region.name;
                     let what = match &flight.item {
                         Replicated::Batch(batch) => {
-                            format!("events {}..{}", batch.envelope.first_event.0, batch.envelope.last_event.0)
+                            format!(
+                                "events {}..{}",
+                                batch.envelope.first_event.0, batch.envelope.last_event.0
+                            )
                         }
                         Replicated::State(_) => "registers and pending events".to_string(),
                     };
@@ -529,7 +536,8 @@ impl<'p> Machine<'p> {
                 }
             }
             if !moved {
-                return match state.pairs().iter().find(|(from, to)| !state.link(*from, *to).queue.is_empty()) {
+                return match state.pairs().iter().find(|(from, to)| !state.link(*from, *to).queue.is_empty())
+                {
                     Some((from, to)) => Err(Finding(format!(
                         "{} has an entry for {} that never arrives",
                         NAMES[*from], NAMES[*to]
@@ -638,9 +646,9 @@ impl<'p> Machine<'p> {
             }
             Action::Poll { at } => self.poll(state, actor, at, TaskKind::Workflow),
             Action::PollActivity { at } => self.poll(state, actor, at, TaskKind::Activity),
-            Action::Complete { at, does } => self.answer(state, actor, at, |held| {
-                worker::complete_task_request(held, &does.decision())
-            }),
+            Action::Complete { at, does } => {
+                self.answer(state, actor, at, |held| worker::complete_task_request(held, &does.decision()))
+            }
             Action::Fail { at } => self.answer(state, actor, at, worker::fail_task_request),
             Action::Beat { at, details } => {
                 self.answer(state, actor, at, |held| worker::beat_request(held, details))
@@ -841,12 +849,16 @@ impl<'p> Machine<'p> {
         if held.events.is_empty() {
             return Ok(());
         }
-        let Some(snap) = read(&state.nodes[at].region, self.namespace, &self.workflows) else { return Ok(()) };
+        let Some(snap) = read(&state.nodes[at].region, self.namespace, &self.workflows) else {
+            return Ok(());
+        };
         let Some(run) = snap.runs.get(&held.token.key.run) else { return Ok(()) };
         let stands = super::check::current_events(run);
-        let differs = held.events.iter().zip(&stands).find(|(saw, stands)| {
-            (saw.event_id, saw.event_type) != (stands.event_id, stands.event_type)
-        });
+        let differs = held
+            .events
+            .iter()
+            .zip(&stands)
+            .find(|(saw, stands)| (saw.event_id, saw.event_type) != (stands.event_id, stands.event_type));
         match differs {
             Some((saw, stands)) => Err(Finding(format!(
                 "A4: a worker's decision was accepted on a history that it has not seen: event {} was {:?}, and {:?} \
@@ -867,7 +879,8 @@ impl<'p> Machine<'p> {
         change: impl Fn(&Record, &Act<'_>) -> Result<Record, RecordRefusal>,
     ) -> Result<(), Finding> {
         let record = &state.nodes[at].region.record;
-        let act = Act { regions: &self.members, here: NAMES[at], now: state.now, who: "operator", why: "explored" };
+        let act =
+            Act { regions: &self.members, here: NAMES[at], now: state.now, who: "operator", why: "explored" };
         if let Ok(record) = change(record, &act) {
             state.hands[actor].next += 1;
             self.set_record(state, at, record)?;
@@ -886,13 +899,18 @@ impl<'p> Machine<'p> {
         let written = runs.flat_map(|run| run.batches.iter().map(|batch| batch.envelope.version));
         let past = record.history().keys().copied();
         let seen_max = written.chain(past).fold(record.version(), FailoverVersion::max);
-        let act = Act { regions: &self.members, here: NAMES[to], now: state.now, who: "operator", why: "explored" };
+        let act =
+            Act { regions: &self.members, here: NAMES[to], now: state.now, who: "operator", why: "explored" };
         let not_asked = (0..state.nodes.len()).filter(|other| *other != to && !asks.contains(other));
         let not_asked = not_asked.map(|other| NAMES[other].to_string()).collect();
         let forced = Forced { seen_max, predicted_loss_runs: None, not_asked };
         let after = record.force(&act, forced).map_err(broken)?;
         if after.version() <= seen_max || !self.members.owns(NAMES[to], after.version()) {
-            return Err(Finding(format!("V12: {} took version {} over {seen_max}", NAMES[to], after.version())));
+            return Err(Finding(format!(
+                "V12: {} took version {} over {seen_max}",
+                NAMES[to],
+                after.version()
+            )));
         }
         self.set_record(state, to, after)
     }
