@@ -89,6 +89,8 @@ struct Stream {
     outbox: Option<Outbox>,
     opened: bool,
     doomed: bool,
+    /// Something of what the receiver said was lost: nothing that follows on this connection arrives.
+    mute: bool,
     wake: Option<Timestamp>,
     /// When the last message of each direction arrives: what follows does not overtake it.
     last: [Timestamp; 2],
@@ -230,7 +232,7 @@ impl Engine {
         let number = self.links.numbers;
         let open = inbox.open();
         let last = [self.now, self.now];
-        let stream = Stream { number, inbox, outbox: None, opened: false, doomed: false, wake: None, last };
+        let stream = Stream { number, inbox, outbox: None, opened: false, doomed: false, mute: false, wake: None, last };
         self.links.streams.insert((from, to), stream);
         self.post(from, to, number, Payload::ToSource(replicate_request::Message::Open(open)));
         Ok(())
@@ -342,9 +344,13 @@ impl Engine {
         let mut payload = payload;
         let (mut dropped, mut copied, mut overtakes) = (false, false, false);
         if streamed {
-            dropped = draw(self, net.drop);
-            copied = draw(self, net.duplicate);
-            overtakes = draw(self, net.reorder);
+            // What a receiver says is small and whole: of its acknowledgements only the last can be missing, as on a connection
+            // that dies. What a source sends is thrown about, to see that the receiver notices.
+            let acks = matches!(payload, Payload::ToSource(_));
+            let mute = acks && self.links.streams.get(&(from, to)).is_some_and(|stream| stream.mute);
+            dropped = draw(self, net.drop) || mute;
+            copied = !acks && draw(self, net.duplicate);
+            overtakes = !acks && draw(self, net.reorder);
             if draw(self, net.corrupt) && break_off(&mut payload) {
                 self.fault("message corrupted");
                 self.note(State::Corrupted);
@@ -374,7 +380,7 @@ impl Engine {
         }
         if dropped {
             self.fault("message lost");
-            self.doom(from, to, stream);
+            self.doom(from, to, stream, sender == to);
         } else {
             self.at(at, Due::Arrive(Box::new(envelope)));
         }
@@ -407,7 +413,12 @@ impl Engine {
     }
 
     /// A stream lost something: it notices after a while, unless it notices before.
-    fn doom(&mut self, from: usize, to: usize, number: u64) {
+    fn doom(&mut self, from: usize, to: usize, number: u64, mute: bool) {
+        if let Some(stream) = self.links.streams.get_mut(&(from, to))
+            && stream.number == number
+        {
+            stream.mute |= mute;
+        }
         if let Some(stream) = self.links.streams.get_mut(&(from, to))
             && stream.number == number
             && !stream.doomed
@@ -440,7 +451,7 @@ impl Engine {
             }
             Payload::ToSource(_) | Payload::ToReceiver(_) if !reached => {
                 self.message_ended(number, Fate::Cut);
-                self.doom(from, to, stream);
+                self.doom(from, to, stream, sender == to);
             }
             Payload::ToSource(_) | Payload::ToReceiver(_) if !self.stream_is(from, to, stream) => {
                 self.message_ended(number, Fate::Stale);

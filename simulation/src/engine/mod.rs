@@ -287,6 +287,15 @@ impl Engine {
         (0..self.sites.len()).filter(|site| self.believes_writable(*site)).map(|site| self.region_name(site)).collect()
     }
 
+    /// Runs of a workflow id as a region stores them.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn stored(&self, site: usize, workflow: &str) -> Result<BTreeMap<RunId, crate::region::Kept>, Failure> {
+        let here = self.sites.get(site).ok_or_else(|| Failure::Script(format!("there is no region {site}")))?;
+        Ok(here.region.stored_runs(&self.key(workflow))?)
+    }
+
     /// Calls that clients made.
     #[must_use]
     pub fn calls_made(&self) -> u64 {

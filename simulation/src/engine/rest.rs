@@ -522,7 +522,7 @@ impl Facts {
                 facts.closed |= !run.state.is_open();
             }
             // What the chain took before this run is known to it, wherever the branch that took it went (B2).
-            if owner == Some(*id) {
+            if owner == Some(*id) || (!run.state.is_open() && !orphans.contains(id)) {
                 for identity in &run.state.applied {
                     if let Key::Client(key) = &identity.key {
                         facts.signals.insert(key.clone());
@@ -546,29 +546,28 @@ impl Facts {
     }
 }
 
-/// Runs that no current branch continues into, though some branch did: what follows a losing branch is lost with it.
+/// Runs that only a losing branch of their predecessor continued into, and that are not greater than it: what follows a
+/// losing branch is lost with it.
 fn orphans(runs: &BTreeMap<RunId, Kept>) -> BTreeSet<RunId> {
-    let continued: BTreeSet<RunId> = runs
-        .values()
-        .filter_map(|kept| kept.batches.iter().find(|batch| batch.chain == kept.run.tip()))
-        .filter_map(|batch| batch.envelope.successor)
-        .collect();
-    let named: BTreeSet<RunId> =
-        runs.values().flat_map(|kept| &kept.batches).filter_map(|batch| batch.envelope.successor).collect();
-    let mut orphans: BTreeSet<RunId> = named.difference(&continued).copied().collect();
-    // And what follows those.
-    loop {
-        let next: Vec<RunId> = orphans
-            .iter()
-            .filter_map(|run| runs.get(run))
-            .flat_map(|kept| kept.batches.iter().filter_map(|batch| batch.envelope.successor))
-            .filter(|run| !orphans.contains(run))
-            .collect();
-        if next.is_empty() {
-            return orphans;
+    let mut orphans = BTreeSet::new();
+    // Predecessors first: what follows an orphan is one too.
+    let mut todo: Vec<(&RunId, &Kept)> = runs.iter().collect();
+    todo.sort_by_key(|(_, kept)| kept.run.order());
+    for _ in 0..runs.len() {
+        for (id, kept) in &todo {
+            for batch in &kept.batches {
+                let Some((next, successor)) = batch.envelope.successor.and_then(|next| runs.get_key_value(&next)) else {
+                    continue;
+                };
+                let wins = batch.chain == kept.run.tip() && !orphans.contains(*id);
+                let follows_orphan = orphans.contains(*id) && batch.chain == kept.run.tip();
+                if follows_orphan || (!wins && successor.run.order() < kept.run.order()) {
+                    orphans.insert(*next);
+                }
+            }
         }
-        orphans.extend(next);
     }
+    orphans
 }
 
 /// The client's key of an unclaimed event.

@@ -70,6 +70,7 @@ impl Watch {
 
     pub(crate) fn restored(&mut self, site: usize, stored: Stored) {
         self.restores += 1;
+        self.thaw(site);
         self.stored.insert(site, stored);
         self.checked.retain(|(from, to, _), _| *from != site && *to != site);
     }
