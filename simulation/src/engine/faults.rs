@@ -252,6 +252,7 @@ impl Engine {
             }
         }
         self.sites[site].region.record = record;
+        self.records_moved(site)?;
         self.restart(site)
     }
 }
