@@ -67,7 +67,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { ahead: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 3_444,
+        states: 2_565,
         small: false,
     },
     Program {
@@ -118,7 +118,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { ahead: true, reads: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 2_233,
+        states: 1_915,
         small: true,
     },
     Program {
@@ -133,7 +133,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free::PLAIN,
         symmetric: &[],
-        states: 17_953,
+        states: 16_550,
         small: false,
     },
     Program {
@@ -168,7 +168,7 @@ static PROGRAMS: [Program; 9] = [
         ],
         free: Free { reads: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 17_289,
+        states: 18_047,
         small: false,
     },
     Program {
