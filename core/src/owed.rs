@@ -2,14 +2,17 @@
 //! Derived from identities, never marked (A3, B1–B4): the active region computes it whenever a branch arrives, a branch or a
 //! run loses, or it becomes active.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
 
 use crate::{
     batch::{Batch, EventIdentity},
     identity::{ExternalKind, Identity},
-    ids::{EventId, FailoverVersion},
+    ids::{EventId, FailoverVersion, RunId},
     run::{Pending, Run},
 };
 
@@ -72,19 +75,41 @@ impl Run {
     }
 
     /// B1, B4: clients' events that this superseded run took and the run that owns the workflow id now lacks: those to hand
-    /// over, as pending events of the owner, and those to file with a verdict.
+    /// over, as pending events of the owner, and those to file with a verdict. `lost`: only a losing branch of its predecessor
+    /// continued into this run, so that what it took does not count even though it closed.
     #[must_use]
-    pub fn owed_to(&self, owner: &Self) -> Owing {
-        self.owing(Some(owner))
+    pub fn owed_to(&self, owner: &Self, lost: bool) -> Owing {
+        self.owing(Some(owner), lost)
+    }
+
+    /// The run that continued into this one.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<RunId> {
+        let start = self.state.start.as_ref()?;
+        start.attributes.continued_execution_run_id.parse().ok()
+    }
+
+    /// Runs that any branch of this one continues into.
+    #[must_use]
+    pub fn successors(&self) -> BTreeSet<RunId> {
+        self.batches.values().filter_map(|batch| batch.envelope.successor).collect()
+    }
+
+    /// Whether this run continues into that one only on a branch that lost, and outranks it: what follows a losing branch is
+    /// lost with it (B1, B7).
+    #[must_use]
+    pub fn lost_with_branch(&self, successor: &Self) -> bool {
+        let continues = self.line.last().and_then(|batch| batch.envelope.successor);
+        continues != Some(successor.key.run) && successor.order() < self.order()
     }
 
     /// The same when the run that owns the workflow id was deleted after its retention: nobody is left to take anything.
     #[must_use]
     pub fn owed_to_nobody(&self) -> Vec<wire::Unclaimed> {
-        self.owing(None).file
+        self.owing(None, false).file
     }
 
-    fn owing(&self, owner: Option<&Self>) -> Owing {
+    fn owing(&self, owner: Option<&Self>, lost: bool) -> Owing {
         let mut over: BTreeMap<Identity, Pending> = BTreeMap::new();
         let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
         let owner_knows = |identity: &Identity| owner.is_some_and(|owner| owner.knows(identity));
@@ -113,7 +138,7 @@ impl Run {
             };
         for batch in self.batches.values() {
             for entry in &batch.envelope.identities {
-                let counted = !self.state.is_open() && self.state.applied.contains(&entry.identity);
+                let counted = !lost && !self.state.is_open() && self.state.applied.contains(&entry.identity);
                 let settled = counted || owner_knows(&entry.identity) || self.is_filed(&entry.identity);
                 if !entry.identity.kind.is_reapplied() || settled {
                     continue;

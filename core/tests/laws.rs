@@ -552,7 +552,7 @@ fn double_reapply_over_can() {
     for name in ["X", "Y"] {
         assert!(west.run.knows(&signal_identity(name)), "{name}");
     }
-    let owing = old.run.owed_to(&west.run);
+    let owing = old.run.owed_to(&west.run, false);
     assert!(owing.hand_over.is_empty() && owing.file.is_empty());
     assert!(!old.run.may_owe());
     // The client asks again: the chain knows the request.
@@ -604,7 +604,7 @@ fn ten_thousand_signals_are_inherited_in_bounds() {
 fn what_came_from_another_run_is_kept() {
     let (mut old, mut new) = two_chains();
     old.signal("handed");
-    new.run.pending.extend(old.run.owed_to(&new.run).hand_over);
+    new.run.pending.extend(old.run.owed_to(&new.run, false).hand_over);
     new.signal("own");
     new.settle();
     let entries: Vec<_> = new.run.line.iter().flat_map(|batch| batch.envelope.identities.clone()).collect();
@@ -620,7 +620,7 @@ fn what_came_from_another_run_is_kept() {
     let (mut old, mut new) = two_chains();
     old.signal("handed");
     new.start_task();
-    new.run.pending.extend(old.run.owed_to(&new.run).hand_over);
+    new.run.pending.extend(old.run.owed_to(&new.run, false).hand_over);
     let mut peer = Author { run: new.run.clone(), ..new.clone() };
     peer.run.pending.clear();
     peer.merge(&new);
@@ -672,7 +672,7 @@ fn terminate_stranger() {
     old.signal_as("named", "r1", true);
     old.signal_as("anybody", "r2", false);
     old.cancel("r3");
-    let owing = old.run.owed_to(&new.run);
+    let owing = old.run.owed_to(&new.run, false);
     let handed: Vec<_> = owing.hand_over.values().map(|pending| pending.events.len()).collect();
     assert_eq!(handed, [1]);
     assert!(owing.hand_over.contains_key(&antipode_core::identity::Identity::client(
@@ -709,13 +709,13 @@ fn a_named_signal_follows_its_chain() {
     old.receive(&east);
     west.follow();
     assert!(old.run.may_owe());
-    let owing = old.run.owed_to(&west.run);
+    let owing = old.run.owed_to(&west.run, false);
     assert_eq!(owing.hand_over.len(), 1);
     assert_eq!(owing.file, []);
     west.run.pending.extend(owing.hand_over);
     west.settle();
     assert_eq!(west.signals(), ["named 2@2"]);
-    let owing = old.run.owed_to(&west.run);
+    let owing = old.run.owed_to(&west.run, false);
     assert!(owing.hand_over.is_empty() && owing.file.is_empty(), "once");
 }
 
@@ -736,7 +736,7 @@ fn a_named_cancel_or_termination_follows_its_chain() {
         let mut old = west.clone();
         old.receive(&east);
         west.follow();
-        let owing = old.run.owed_to(&west.run);
+        let owing = old.run.owed_to(&west.run, false);
         assert_eq!(owing.file, []);
         west.run.pending.extend(owing.hand_over);
         // A worker has the task: what was handed over waits, and the region changes hands meanwhile.
@@ -812,24 +812,24 @@ fn an_acknowledged_start_that_lost_is_listed() {
     let listed = |owing: &antipode_core::owed::Owing| {
         owing.file.iter().map(|record| (record.event_id, record.version)).collect::<Vec<_>>()
     };
-    let owing = old.run.owed_to(&new.run);
+    let owing = old.run.owed_to(&new.run, false);
     assert_eq!(listed(&owing), [(1, 1)]);
     new.terminate();
-    assert_eq!(listed(&old.run.owed_to(&new.run)), [(1, 1)]);
+    assert_eq!(listed(&old.run.owed_to(&new.run, false)), [(1, 1)]);
     assert_eq!(old.run.owed_to_nobody().len(), 1);
     old.run.unclaimed.extend(owing.file);
-    assert_eq!(listed(&old.run.owed_to(&new.run)), []);
+    assert_eq!(listed(&old.run.owed_to(&new.run, false)), []);
     assert!(!old.run.may_owe(), "and then nothing is left to do");
     // A predecessor whose end has not arrived yet lost nothing: its chain goes on.
     let mut first = Author::begin();
     let before = first.clone();
     first.step(vec![continue_as_new()]);
     first.follow();
-    assert_eq!(before.run.owed_to(&first.run).file, []);
+    assert_eq!(before.run.owed_to(&first.run, false).file, []);
     // Nor did a run that ended by itself.
     let (mut done, new) = two_chains();
     done.terminate();
-    assert!(!listed(&done.run.owed_to(&new.run)).contains(&(1, 1)));
+    assert!(!listed(&done.run.owed_to(&new.run, false)).contains(&(1, 1)));
 }
 
 /// B7: in one commit the successor is stamped after its predecessor, so that it is the greater run.

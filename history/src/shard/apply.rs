@@ -68,6 +68,7 @@ impl<T: Token> Shard<T> {
         if let Err(malformed) = batch.decode_events() {
             return Ok(Applied::Poison(malformed.to_string()));
         }
+        self.need_relatives(&key, batch)?;
         if !stored {
             self.insert_run(Run::new(key.clone(), batch.envelope.first_run));
         }
@@ -127,10 +128,54 @@ impl<T: Token> Shard<T> {
         Ok(Applied::Applied(at))
     }
 
+    /// Those whose standing this batch may change, or that decide its run's: the run before it in the chain, and those that any
+    /// of its branches continues into.
+    fn need_relatives(&mut self, key: &RunKey, batch: &Batch) -> Result<(), Stop> {
+        let mut relatives = match self.cached(key) {
+            Ok(cached) if self.is_current(key) && cached.run.branches().len() < 2 => return Ok(()),
+            Ok(cached) => {
+                let mut relatives = cached.run.successors();
+                relatives.extend(cached.run.predecessor());
+                relatives
+            }
+            Err(_) => started_from(batch).into_iter().collect(),
+        };
+        relatives.extend(batch.envelope.successor);
+        for run in relatives {
+            self.need_run(&RunKey { run, ..key.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// Whether only a losing branch of its predecessor continued into a run (B1).
+    pub(super) fn is_lost(&self, key: &RunKey) -> bool {
+        let Ok(cached) = self.cached(key) else { return false };
+        let before = cached.run.predecessor().map(|run| RunKey { run, ..key.clone() });
+        before.and_then(|before| self.cached(&before).ok()).is_some_and(|before| before.run.lost_with_branch(&cached.run))
+    }
+
+    /// A branch that lost, or won, decides about the runs that follow it.
+    fn judge_followers(&mut self, key: &RunKey) -> Result<(), Refusal> {
+        for run in self.cached(key)?.run.successors() {
+            let next = RunKey { run, ..key.clone() };
+            let lost = self.is_lost(&next);
+            let Ok(cached) = self.cached_mut(&next) else { continue };
+            if cached.lost != lost {
+                cached.lost = lost;
+                let at = self.sequence.next();
+                self.changed_run(&next, at)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Derives what follows from a merge, and in the active region does at once what it owes.
     fn after_merge(&mut self, key: &RunKey, at: Sequence) -> Result<(), Refusal> {
         let writable = self.writable(key.namespace).ok();
+        let lost = self.is_lost(key);
+        self.cached_mut(key)?.lost = lost;
         self.changed_run(key, at)?;
+        self.judge_followers(key)?;
         match writable {
             Some(version) if self.is_current(key) => self.settle(key, version),
             _ => Ok(()),
@@ -145,6 +190,18 @@ impl<T: Token> Shard<T> {
         if self.changed(&key.workflow_key()) > self.durable {
             self.break_down(format!("run {key} became unusable while a write of it was in flight"));
         }
+    }
+}
+
+/// The run that a first batch says it continues.
+fn started_from(batch: &Batch) -> Option<antipode_core::ids::RunId> {
+    use antipode_proto::api::history::v1::history_event::Attributes;
+    let events = batch.decode_events().ok()?;
+    match &events.first()?.attributes {
+        Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
+            started.continued_execution_run_id.parse().ok()
+        }
+        _ => None,
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Cached<T> {
     pub(super) offers: BTreeSet<(TaskKind, TaskRef)>,
     /// A superseded run whose clients' events were handed over since its last change (B1).
     pub(super) handed_over: bool,
+    /// Only a losing branch of its predecessor continued into it: what it took is owed although it closed (B1).
+    pub(super) lost: bool,
     /// What visibility shows, to see a change: status, superseded, memo and attributes as they were.
     pub(super) shown: Option<Shown>,
     /// Long polls for history.
@@ -150,6 +152,7 @@ impl<T> Cached<T> {
             rows: BTreeSet::new(),
             offers: BTreeSet::new(),
             handed_over: false,
+            lost: false,
             shown: None,
             readers: Vec::new(),
             queries: Vec::new(),

@@ -235,7 +235,7 @@ fn wanted_wake<T>(
     if current && cached.run.state.is_open() {
         return due::wake_at(&cached.run, version, now);
     }
-    let owes = !cached.handed_over && cached.run.may_owe();
+    let owes = !cached.handed_over && (cached.lost || cached.run.may_owe());
     owes.then_some(Timestamp(0))
 }
 

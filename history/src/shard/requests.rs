@@ -248,7 +248,11 @@ impl<T: Token> Shard<T> {
         } else if self.cached(&owner)?.run.newest_version() > version {
             return Ok(());
         } else {
-            self.cached(key)?.run.owed_to(&self.cached(&owner)?.run)
+            if let Some(run) = self.cached(key)?.run.predecessor() {
+                self.need_run(&RunKey { run, ..key.clone() })?;
+            }
+            let lost = self.is_lost(key);
+            self.cached(key)?.run.owed_to(&self.cached(&owner)?.run, lost)
         };
         if !owing.file.is_empty() {
             let now = self.now;

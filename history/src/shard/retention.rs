@@ -274,7 +274,8 @@ impl<T: Token> Shard<T> {
         if !self.need_run(&owner)? {
             return Ok(!self.cached(key)?.run.owed_to_nobody().is_empty());
         }
-        let owing = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run);
+        let lost = self.is_lost(key);
+        let owing = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run, lost);
         Ok(!owing.file.is_empty() || !owing.hand_over.is_empty())
     }
 

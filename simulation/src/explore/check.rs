@@ -623,6 +623,7 @@ fn accounted(state: &State, runs: &[BTreeMap<RunId, Run>]) -> Checked {
                     let name = &state.nodes[at].region.name;
                     return fail(format!("V10: a started run of {workflow} is not in {name}"));
                 }
+                start_accounted(state, workflow, &runs[0], run, &listed)?;
             }
             Told::Terminated(workflow, run) => {
                 let stored = runs[0].get(run);
@@ -637,6 +638,27 @@ fn accounted(state: &State, runs: &[BTreeMap<RunId, Run>]) -> Checked {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// B5: a run that was started and lost its workflow id to another chain while it was open is listed.
+fn start_accounted(
+    state: &State,
+    workflow: &str,
+    runs: &BTreeMap<RunId, Run>,
+    started: &RunId,
+    listed: &BTreeSet<Identity>,
+) -> Checked {
+    let owner = state.nodes[0].snap.currents.get(workflow);
+    let owner = owner.and_then(|record| record.run_id.parse().ok()).and_then(|id: RunId| runs.get(&id));
+    let (Some(owner), Some(run)) = (owner, runs.get(started)) else { return Ok(()) };
+    let first = run.line.first().map(|batch| batch.envelope.identities.as_slice()).unwrap_or_default();
+    let filed = first.iter().any(|entry| listed.contains(&entry.identity));
+    if run.state.is_open() && run.first_run != owner.first_run && !filed {
+        return fail(format!(
+            "B5: a run of {workflow} was started, lost the id to another chain, and is not listed"
+        ));
     }
     Ok(())
 }
