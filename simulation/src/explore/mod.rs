@@ -2,11 +2,14 @@
 //! record, of commits and crashes, up to renaming and symmetry. Breadth first, so that the way to a failure is a shortest
 //! one. What runs is production code: shards, conflict code, stores, selection of log entries, namespace records.
 
+mod act;
 pub mod canon;
 pub mod check;
+mod deliver;
 mod narrate;
 pub mod program;
 mod programs;
+pub mod settled;
 pub mod state;
 pub mod step;
 
@@ -234,7 +237,7 @@ impl Search {
             }
             if !moved {
                 self.outcome.ends += 1;
-                let rested = machine.rest(&state).and_then(|mut rested| check::rest(machine, &mut rested));
+                let rested = machine.rest(&state).and_then(|mut rested| settled::rest(machine, &mut rested));
                 if let Err(finding) = rested {
                     return (next, Some(Found { finding, parent, step: None, rested: true }));
                 }
