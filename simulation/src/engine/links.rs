@@ -1028,6 +1028,8 @@ impl Engine {
 
     /// A region died: its streams die with it.
     pub(crate) fn link_ends_of(&mut self, site: usize) {
+        // The log of its next life may be another one (a restore): nothing is known of it.
+        self.links.tips.retain(|(from, _), _| *from != site);
         let keys: Vec<_> =
             self.links.streams.keys().filter(|(from, to)| *from == site || *to == site).copied().collect();
         for (from, to) in keys {
@@ -1138,7 +1140,8 @@ impl Engine {
     }
 
     /// Everything that a live region has for a live one was sent and proved, and nothing is on its way.
-    pub(crate) fn links_quiet(&self) -> Result<bool, Failure> {
+    /// Else: what a link still has to do.
+    pub(crate) fn links_unrest(&self) -> Result<Option<String>, Failure> {
         for from in 0..self.sites.len() {
             let tips = self.tips(from)?;
             for to in 0..self.sites.len() {
@@ -1148,17 +1151,26 @@ impl Engine {
                 if self.links.is_cut(from, to) || self.links.is_cut(to, from) {
                     continue;
                 }
-                let Some(stream) = self.links.streams.get(&(from, to)) else { return Ok(false) };
-                let Some(outbox) = &stream.outbox else { return Ok(false) };
-                let behind = tips.iter().any(|(shard, tip)| {
-                    tip.0 > 0 && outbox.proof().get(shard).is_none_or(|proof| proof < tip)
-                });
-                if behind || !stream.opened || stream.doomed {
-                    return Ok(false);
+                if let Some(why) = self.link_unrest(from, to, &tips) {
+                    return Ok(Some(format!("{} to {}: {why}", self.name(from), self.name(to))));
                 }
             }
         }
-        Ok(true)
+        Ok(None)
+    }
+
+    fn link_unrest(&self, from: usize, to: usize, tips: &BTreeMap<ShardId, Sequence>) -> Option<String> {
+        let Some(stream) = self.links.streams.get(&(from, to)) else { return Some("no stream".to_string()) };
+        let Some(outbox) = stream.outbox.as_ref().filter(|_| stream.opened) else {
+            return Some("its stream is not open".to_string());
+        };
+        if stream.doomed {
+            return Some("its stream lost something".to_string());
+        }
+        tips.iter().find_map(|(shard, tip)| {
+            let proof = outbox.proof().get(shard).copied().unwrap_or_default();
+            (proof < *tip).then(|| format!("{shard} is at {tip} and proved through {proof}"))
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use antipode_conflict::{RunFacts, arbitrate};
 use antipode_core::{
+    chain::ChainValue,
     digest::digest,
     identity::Key,
     ids::{Nanos, RunId, Timestamp},
@@ -138,8 +139,8 @@ impl Engine {
                 return Ok(format!("{name} believes in a hand-over"));
             }
         }
-        if !self.links_quiet()? {
-            return Ok("a link has something to send".to_string());
+        if let Some(why) = self.links_unrest()? {
+            return Ok(why);
         }
         Ok(String::new())
     }
@@ -250,7 +251,10 @@ impl Engine {
         for site in listed {
             let runs = self.sites[site].region.stored_runs(&key)?;
             let name = self.name(site).to_string();
-            if self.sites[site].region.stored_owner(&key)? != owner {
+            // A region restored to a time before a run need not know the tombstone that others keep of it (B6).
+            let here = self.sites[site].region.stored_owner(&key)?;
+            let forgotten = self.watch.restores > 0 && runs.is_empty() && firsts.is_empty();
+            if here != owner && !forgotten {
                 self.find(
                     "V07",
                     format!("{workflow}: {name} and {} disagree about the current run", self.name(first)),
@@ -413,7 +417,8 @@ impl Engine {
             What::Signal(_) | What::SignalWithStart(_) => {
                 (facts.signals.contains(&call.id), facts.listed.contains(&call.id))
             }
-            What::Cancel => (facts.cancels > 0 || facts.closed, facts.listed.contains(&call.id)),
+            // A second cancellation changes nothing: the first one's event is what there is.
+            What::Cancel => (facts.cancels > 0 || facts.closed, !facts.listed.is_empty()),
             What::Terminate => (facts.closed, !facts.listed.is_empty()),
         };
         let deleted = self.seen.count("retention-deleted") > 0;
@@ -514,7 +519,7 @@ impl Facts {
             // The history of a superseded run, or of one that a losing branch continued into, does not count: what it took is
             // owed to the owner of the id, or listed.
             if !superseded && !orphans.contains(id) {
-                let events = kept.events(run.tip());
+                let events = kept.events(counting(kept, runs));
                 for signal in crate::oracle::signals(&events) {
                     *chains.entry(signal).or_default().entry(run.first_run).or_default() += 1;
                 }
@@ -568,6 +573,15 @@ fn orphans(runs: &BTreeMap<RunId, Kept>) -> BTreeSet<RunId> {
         }
     }
     orphans
+}
+
+/// The branch of a run that counts: the current one, unless a run that another branch continued into outranks this run.
+fn counting(kept: &Kept, runs: &BTreeMap<RunId, Kept>) -> ChainValue {
+    let greater = kept.batches.iter().filter_map(|batch| {
+        let next = runs.get(&batch.envelope.successor?)?;
+        (next.run.order() > kept.run.order()).then_some((next.run.order(), batch.chain))
+    });
+    greater.max().map_or(kept.run.tip(), |(_, chain)| chain)
 }
 
 /// The client's key of an unclaimed event.

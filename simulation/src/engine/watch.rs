@@ -114,6 +114,11 @@ impl Engine {
         self.record_trees(site, group);
         self.note_owners(site, group);
         self.transitions += group.runs.len() as u64;
+        if !group.deletes.is_empty() {
+            // What retention deleted is nobody's any more: a restored peer may prove positions that are empty now.
+            let log = &mut self.watch.of(site).log;
+            log.retain(|_, (run, _, _)| !group.deletes.iter().any(|key| key.run == *run));
+        }
         let here = self.sites[site].region.id;
         for row in &group.batches {
             let envelope = &row.batch.envelope;
@@ -187,7 +192,9 @@ impl Engine {
                 format!("{name} wrote {run} under version {}, which is not its own", envelope.version),
             );
         }
-        if own
+        // What a restored region wrote in an earlier life comes back to it like anybody's.
+        let now = own && envelope.version == self.sites[site].region.record.version();
+        if now
             && let Some(barrier) = self.watch.frozen.get(&(site, shard))
             && at > *barrier
         {
