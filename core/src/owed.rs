@@ -95,12 +95,24 @@ impl Run {
         self.batches.values().filter_map(|batch| batch.envelope.successor).collect()
     }
 
+    /// Whether this run continues into that one only on a branch that lost.
+    fn left(&self, successor: &Self) -> bool {
+        let continues = self.line.last().and_then(|batch| batch.envelope.successor);
+        continues != Some(successor.key.run)
+    }
+
     /// Whether this run continues into that one only on a branch that lost, and outranks it: what follows a losing branch is
     /// lost with it (B1, B7).
     #[must_use]
     pub fn lost_with_branch(&self, successor: &Self) -> bool {
-        let continues = self.line.last().and_then(|batch| batch.envelope.successor);
-        continues != Some(successor.key.run) && successor.order() < self.order()
+        self.left(successor) && successor.order() < self.order()
+    }
+
+    /// Whether that run, which a branch of this one that lost continued into, outranks it: then this run's current branch leads
+    /// nowhere (B1, B7).
+    #[must_use]
+    pub fn overtaken_by(&self, successor: &Self) -> bool {
+        self.left(successor) && successor.order() > self.order()
     }
 
     /// The same when the run that owns the workflow id was deleted after its retention: nobody is left to take anything.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use antipode_core::{
-    ids::{FailoverVersion, NamespaceId},
+    ids::{FailoverVersion, NamespaceId, RegionId},
     namespace::{Phase, Record, Standing},
 };
 use antipode_history::namespaces::{self, Entry};
@@ -17,7 +17,7 @@ use antipode_proto::{
     admin::{FailoverReply, FailoverRequest},
     link::{
         ForwardRequest, ForwardResponse, NamespaceViewRequest, NamespaceViewResponse, Position,
-        PushNamespacesRequest,
+        PushNamespacesRequest, QuarantinedRun, Relayed,
     },
 };
 use prost::Message;
@@ -25,9 +25,11 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::{
+    cover::Held,
     error::Error,
     fetch,
     metrics::Metrics,
+    selection::Vector,
     shared::{Link, Peer, Shared},
 };
 
@@ -362,8 +364,40 @@ impl Failover {
                 record: Some(entry.to_wire()),
                 version_seen_max: self.seen_max(&entry.record).0,
                 committed: committed.collect(),
+                proved: self.held(peer.id).iter().map(|(id, held)| Vector::to_wire(*id, held.incarnation, &held.proved)).collect(),
+                relayed: relayed_by(peer),
+                quarantined: self.quarantined(entry.id()),
             },
         })
+    }
+
+    /// What is here of the logs of all regions but this one and that one.
+    pub(crate) fn held(&self, but: RegionId) -> BTreeMap<RegionId, Held> {
+        let peers = self.shared.enabled_peers().into_iter().filter(|peer| peer.id != but);
+        peers
+            .map(|peer| {
+                let known = peer.state.known();
+                (peer.id, Held { incarnation: known.incarnation, proved: known.proof_of_peer.clone() })
+            })
+            .collect()
+    }
+
+    /// Runs of a namespace that could not be applied here, from whatever region.
+    fn quarantined(&self, id: NamespaceId) -> Vec<QuarantinedRun> {
+        let mut runs = Vec::new();
+        for peer in self.shared.enabled_peers() {
+            let known = peer.state.known();
+            runs.extend(known.exceptions_here.iter().filter(|(key, _)| key.namespace == id).map(|(key, why)| {
+                QuarantinedRun {
+                    namespace_id: key.namespace.to_string(),
+                    workflow_id: key.workflow.to_string(),
+                    run_id: key.run.to_string(),
+                    reason: why.reason.clone(),
+                    ..QuarantinedRun::default()
+                }
+            }));
+        }
+        runs
     }
 
     /// The greatest version of the namespace that this store can have seen. Entries are applied only under a record that has
@@ -449,4 +483,18 @@ fn already_active(record: &Record, operation: Operation) -> FailoverReply {
         steps,
         ..FailoverReply::default()
     }
+}
+
+fn relayed_by(peer: &Peer) -> Vec<Relayed> {
+    let known = peer.state.known();
+    let mut relayed = Vec::new();
+    for (origin, positions) in &known.relayed {
+        relayed.extend(positions.iter().map(|(shard, at)| Relayed {
+            origin: origin.0,
+            shard: shard.0,
+            flow: at.0,
+            proof: at.0,
+        }));
+    }
+    relayed
 }

@@ -13,6 +13,7 @@ use antipode_proto::{admin::FailoverReply, link::PushNamespacesRequest};
 use futures::future::try_join_all;
 
 use crate::{
+    cover,
     error::Error,
     failover::{Failover, Operation},
     fetch,
@@ -23,6 +24,8 @@ use crate::{
 const PUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// A push that failed is repeated after this, or when a link or a record changes.
 const PUSH_RETRY: Duration = Duration::from_millis(200);
+/// How often the target is asked what it has of third regions.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// After its deadline an operation waits so much longer for the target of a release; then the keeper goes on.
 const RELEASE_MARGIN: Duration = Duration::from_secs(5);
 
@@ -109,6 +112,7 @@ impl Failover {
         self.refuse_exceptions(entry, target)?;
         let tips = self.committed();
         self.wait_for_proof(entry, target, &tips, operation, "before anything was frozen").await?;
+        self.wait_for_others(entry, target, &tips, operation, "before anything was frozen").await?;
         operation.step(format!("{} has everything committed so far", target.name));
         let name = antipode_core::ids::RunId::from_random(self.shared.entropy.bytes16()).to_string();
         let frozen_at = self.shared.now();
@@ -168,6 +172,7 @@ impl Failover {
         };
         operation.step(format!("{} shards committed their barrier", barriers.len()));
         self.wait_for_proof(entry, target, &barriers, operation, "after the freeze").await?;
+        self.wait_for_others(entry, target, &barriers, operation, "after the freeze").await?;
         // E1: a watermark that passed a quarantined run says nothing about that run.
         self.refuse_exceptions(entry, target)?;
         operation.step(format!("{} has proved every barrier", target.name));
@@ -257,6 +262,42 @@ impl Failover {
         let why =
             format!("{when}, {} had not proved {behind} of {} shards{link}", target.name, positions.len());
         Err(self.advise(entry, &target.name, operation, &why))
+    }
+
+    /// Until the target also has what third regions wrote and is here, or the time is up (V18). Runs that the target could not
+    /// apply, from whatever region, refuse the hand-over (E1).
+    async fn wait_for_others(
+        &self,
+        entry: &Entry,
+        target: &Arc<Peer>,
+        barriers: &BTreeMap<ShardId, Sequence>,
+        operation: &Operation,
+        when: &str,
+    ) -> Result<(), Error> {
+        let ours = self.held(target.id);
+        loop {
+            let view = self.ask_view(target, entry.id(), PUSH_PATIENCE).await?;
+            if let Some(run) = view.quarantined.first() {
+                return Err(Error::FailedPrecondition(format!(
+                    "{} lacks {} run(s) of namespace {}, for example {}: {}",
+                    target.name,
+                    view.quarantined.len(),
+                    entry.name(),
+                    run.run_id,
+                    run.reason
+                )));
+            }
+            let lacking = cover::lacking(&view, &ours, barriers);
+            let Some(origin) = lacking.first() else { return Ok(()) };
+            if operation.left().is_zero() {
+                let peers = self.shared.enabled_peers();
+                let name = peers.iter().find(|peer| peer.id == *origin).map_or("", |peer| &*peer.name);
+                let why = format!("{when}, {} had not heard everything that {name} wrote and is here", target.name);
+                return Err(self.advise(entry, &target.name, operation, &why));
+            }
+            // The condition lies in another region and has no signal here.
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Tells the target of its release until it is active, by its answer or by its record on the stream.

@@ -8,6 +8,7 @@
 //! Not built: seeding of a region that joins a namespace (C9), anti-entropy (G3), a ring of live entries in memory, an
 //! index by origin, so that a relay (C7) need not read the log from its beginning.
 
+pub mod cover;
 pub mod cursor;
 pub mod entry;
 mod error;

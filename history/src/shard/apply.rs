@@ -132,7 +132,6 @@ impl<T: Token> Shard<T> {
     /// of its branches continues into.
     fn need_relatives(&mut self, key: &RunKey, batch: &Batch) -> Result<(), Stop> {
         let mut relatives = match self.cached(key) {
-            Ok(cached) if self.is_current(key) && cached.run.branches().len() < 2 => return Ok(()),
             Ok(cached) => {
                 let mut relatives = cached.run.successors();
                 relatives.extend(cached.run.predecessor());
@@ -147,16 +146,21 @@ impl<T: Token> Shard<T> {
         Ok(())
     }
 
-    /// Whether only a losing branch of its predecessor continued into a run (B1).
+    /// Whether a run's current branch is no part of what counts (B1): only a losing branch of its predecessor continued into it,
+    /// or a run that a losing branch of its own continued into outranks it.
     pub(super) fn is_lost(&self, key: &RunKey) -> bool {
         let Ok(cached) = self.cached(key) else { return false };
-        let before = cached.run.predecessor().map(|run| RunKey { run, ..key.clone() });
-        before.and_then(|before| self.cached(&before).ok()).is_some_and(|before| before.run.lost_with_branch(&cached.run))
+        let run = &cached.run;
+        let other = |id| self.cached(&RunKey { run: id, ..key.clone() }).ok().map(|cached| &cached.run);
+        run.predecessor().and_then(other).is_some_and(|before| before.lost_with_branch(run))
+            || run.successors().into_iter().filter_map(other).any(|next| run.overtaken_by(next))
     }
 
-    /// A branch that lost, or won, decides about the runs that follow it.
-    fn judge_followers(&mut self, key: &RunKey) -> Result<(), Refusal> {
-        for run in self.cached(key)?.run.successors() {
+    /// A branch that lost, or won, decides about the runs around it in the chain.
+    fn judge_relatives(&mut self, key: &RunKey) -> Result<(), Refusal> {
+        let mut relatives = self.cached(key)?.run.successors();
+        relatives.extend(self.cached(key)?.run.predecessor());
+        for run in relatives {
             let next = RunKey { run, ..key.clone() };
             let lost = self.is_lost(&next);
             let Ok(cached) = self.cached_mut(&next) else { continue };
@@ -175,7 +179,7 @@ impl<T: Token> Shard<T> {
         let lost = self.is_lost(key);
         self.cached_mut(key)?.lost = lost;
         self.changed_run(key, at)?;
-        self.judge_followers(key)?;
+        self.judge_relatives(key)?;
         match writable {
             Some(version) if self.is_current(key) => self.settle(key, version),
             _ => Ok(()),

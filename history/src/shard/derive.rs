@@ -177,10 +177,14 @@ impl<T: Token> Shard<T> {
         if let Some(before) = before.filter(|before| Some(*before) != wake) {
             self.wakes.remove(&(before, key.clone()));
         }
+        // What no stored wake-up leads to is kept in memory however far ahead it is (C5).
+        let unstored = self
+            .cached(key)
+            .is_ok_and(|cached| cached.stored_wake.is_none_or(|stored| wake.is_some_and(|wake| wake < stored)));
         let active = self.namespaces.get(&key.namespace).is_some_and(|view| view.writable.is_some());
         if let Some(at) = wake
             && active
-            && at <= self.now.plus(super::HORIZON)
+            && (unstored || at <= self.now.plus(super::HORIZON))
         {
             self.wakes.insert((at, key.clone()));
         }

@@ -248,7 +248,9 @@ impl<T: Token> Shard<T> {
         } else if self.cached(&owner)?.run.newest_version() > version {
             return Ok(());
         } else {
-            if let Some(run) = self.cached(key)?.run.predecessor() {
+            let mut relatives = self.cached(key)?.run.successors();
+            relatives.extend(self.cached(key)?.run.predecessor());
+            for run in relatives {
                 self.need_run(&RunKey { run, ..key.clone() })?;
             }
             let lost = self.is_lost(key);

@@ -154,6 +154,8 @@ impl Engine {
         let operation = format!("hand-over {}", self.trace.step);
         self.trace.line(Kind::Failover, Some(site), None, || format!("hand-over to {} begins", step.to));
         let tips = self.tips(site)?;
+        // A barrier that was asked for an earlier hand-over says nothing about this one.
+        self.sites[site].waiting.retain(|_, asker| !matches!(asker, Asker::Barrier(_)));
         self.sites[site].hand_over =
             Some(HandOver { operation, target, barriers: BTreeMap::new(), tips, frozen: false, until });
         let life = self.sites[site].region.life();
@@ -170,6 +172,7 @@ impl Engine {
             self.note(State::DrainUndone);
             self.watch.thaw(site);
         }
+        self.sites[site].waiting.retain(|_, asker| !matches!(asker, Asker::Barrier(_)));
         self.sites[site].hand_over = None;
         Ok(())
     }
@@ -232,7 +235,9 @@ impl Engine {
             return Ok(());
         }
         self.want(site, hand_over.target, &hand_over.tips)?;
-        if !self.proved(site, hand_over.target, &hand_over.tips) {
+        if !self.proved(site, hand_over.target, &hand_over.tips)
+            || !self.covers_others(site, hand_over.target, &hand_over.tips)
+        {
             let life = self.sites[site].region.life();
             self.look_again(site, life, LOOK_AGAIN);
             return Ok(());

@@ -19,10 +19,12 @@ use antipode_persistence::{rows::PositionRow, store::RegionStore};
 use antipode_proto::{
     core as wire,
     link::{
-        DownOrigin, FetchRunRequest, FetchRunResponse, RegionInfo, replicate_request, replicate_response,
+        DownOrigin, FetchRunRequest, FetchRunResponse, NamespaceViewResponse, RegionInfo, Relayed,
+        replicate_request, replicate_response,
     },
 };
 use antipode_replicator::{
+    cover::{self, Held},
     handshake,
     inbox::{self, Call, Inbox},
     outbox::{self, Outbox, Withheld},
@@ -122,6 +124,8 @@ pub(crate) struct Links {
     withheld: BTreeMap<(usize, usize), Withheld>,
     proofs: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     exceptions: BTreeMap<(usize, usize), BTreeMap<RunKey, String>>,
+    /// What a receiver has proved of what a source relays, by origin.
+    relayed: BTreeMap<(usize, usize), BTreeMap<RegionId, BTreeMap<ShardId, Sequence>>>,
     tips: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     settling: bool,
 }
@@ -145,6 +149,7 @@ impl Links {
             withheld: BTreeMap::new(),
             proofs: BTreeMap::new(),
             exceptions: BTreeMap::new(),
+            relayed: BTreeMap::new(),
             tips: BTreeMap::new(),
             settling: false,
         }
@@ -698,8 +703,12 @@ impl Engine {
                 self.with_inbox(from, to, |inbox, cx| inbox.unquarantined(cx, &key));
             }
             inbox::Output::Proved(proved) => {
-                if proved.iter().any(|(feed, _)| feed.relay_of.is_some()) {
-                    self.note(State::Relayed);
+                for (feed, at) in proved {
+                    if let Some(origin) = feed.relay_of {
+                        self.note(State::Relayed);
+                        let relayed = self.links.relayed.entry((from, to)).or_default();
+                        relayed.entry(origin).or_default().insert(feed.shard, at);
+                    }
                 }
             }
             inbox::Output::StorePositions(rows) => {
@@ -968,6 +977,34 @@ impl Engine {
         })
     }
 
+    /// Has the target what third regions wrote and the source has (V18)? And is nothing quarantined there (E1)?
+    pub(crate) fn covers_others(&self, site: usize, target: usize, barriers: &BTreeMap<ShardId, Sequence>) -> bool {
+        let others = || (0..self.sites.len()).filter(|other| *other != site && *other != target);
+        let held = |at: usize, origin: usize| {
+            let id = self.sites[origin].region.id;
+            let (incarnation, proved) = self.stored_positions(at, id);
+            (id, Held { incarnation, proved })
+        };
+        let ours: BTreeMap<RegionId, Held> = others().map(|origin| held(site, origin)).collect();
+        let relayed = self.links.relayed.get(&(site, target)).into_iter().flatten().flat_map(|(origin, positions)| {
+            positions.iter().map(|(shard, at)| Relayed {
+                origin: origin.0,
+                shard: shard.0,
+                flow: at.0,
+                proof: at.0,
+            })
+        });
+        let view = NamespaceViewResponse {
+            proved: others()
+                .map(|origin| held(target, origin))
+                .map(|(id, held)| Vector::to_wire(id, held.incarnation, &held.proved))
+                .collect(),
+            relayed: relayed.collect(),
+            ..NamespaceViewResponse::default()
+        };
+        cover::lacking(&view, &ours, barriers).is_empty() && self.quarantined(target) == 0
+    }
+
     pub(crate) fn has_exceptions(&self, from: usize, to: usize) -> bool {
         self.links.exceptions.get(&(from, to)).is_some_and(|runs| !runs.is_empty())
     }
@@ -1022,6 +1059,7 @@ impl Engine {
             let _ = self.sites[to].region.store.position_put(stream.inbox.positions()).now_or_never();
         }
         self.links.tips.remove(&(from, to));
+        self.links.relayed.remove(&(from, to));
         self.dial_later(from, to);
         Ok(())
     }
@@ -1040,6 +1078,7 @@ impl Engine {
                 }
             }
             self.links.tips.remove(&(from, to));
+            self.links.relayed.remove(&(from, to));
             self.dial_later(from, to);
         }
         self.sites[site].fetching.clear();

@@ -31,8 +31,8 @@ use crate::region::Kept;
 
 /// Within so much virtual time after everything healed, every open run has gone as far as it can (V16).
 const PATIENCE: Span = Span::seconds(600);
-/// A timer that fires later than this is not waited for.
-const LONG: Nanos = Nanos::seconds(1_200);
+/// Timers are waited for that fire at least so long before patience ends.
+const SLACK: Nanos = Nanos::seconds(60);
 
 impl Engine {
     /// Everything that was broken is whole again, and nothing more breaks.
@@ -98,7 +98,7 @@ impl Engine {
             if !whole {
                 return Ok(());
             }
-            let busy = self.busy_runs()?;
+            let busy = self.busy_runs(Timestamp(end.0 - SLACK.0))?;
             if busy.is_empty() {
                 return Ok(());
             }
@@ -176,7 +176,7 @@ impl Engine {
     }
 
     /// Open runs that have something to do, in the region that is active.
-    fn busy_runs(&self) -> Result<Vec<String>, Failure> {
+    fn busy_runs(&self, soon: Timestamp) -> Result<Vec<String>, Failure> {
         let mut busy = Vec::new();
         for site in (0..self.sites.len()).filter(|site| self.believes_writable(*site)) {
             for workflow in &self.watch.workflows {
@@ -188,7 +188,6 @@ impl Engine {
                 if !run.state.is_open() {
                     continue;
                 }
-                let soon = Timestamp(self.now.0 + LONG.0);
                 let timers = run.state.timers.values().filter(|timer| timer.due < soon).count();
                 let mut words = Vec::new();
                 if run.task().is_some() {
