@@ -27,7 +27,7 @@ pub fn programs() -> &'static [Program] {
     &PROGRAMS
 }
 
-static PROGRAMS: [Program; 9] = [
+static PROGRAMS: [Program; 10] = [
     Program {
         name: "hand_over_with_crash",
         about: "F1, F2: a hand-over step by step, taken back or not, with crashes, commits in flight and calls all the time",
@@ -84,6 +84,23 @@ static PROGRAMS: [Program; 9] = [
         symmetric: &[],
         states: 8_682,
         small: false,
+    },
+    Program {
+        name: "two_starts",
+        about: "B5: both sides start a run of one workflow id in place of the one that is open; the loser is listed",
+        regions: 2,
+        setup: &[START, Action::Deliver],
+        actors: &[
+            &[
+                Action::Start { at: EAST, workflow: "w", request: "here", terminate: true },
+                signal(EAST, "s1"),
+            ],
+            &[force(WEST), Action::Start { at: WEST, workflow: "w", request: "there", terminate: true }],
+        ],
+        free: Free { ahead: true, overtake: true, redeliver: true, ..Free::PLAIN },
+        symmetric: &[],
+        states: 757,
+        small: true,
     },
     Program {
         name: "two_runs_one_id",

@@ -293,7 +293,7 @@ fn accounted(state: &State, runs: &[BTreeMap<RunId, Run>]) -> Checked {
     Ok(())
 }
 
-/// B5: a run that was started and lost its workflow id to another chain while it was open is listed.
+/// B5: a run that a client started, and that lost its workflow id to another chain while it was open, is listed.
 fn start_accounted(
     state: &State,
     workflow: &str,
@@ -308,7 +308,7 @@ fn start_accounted(
     let filed = first.iter().any(|entry| listed.contains(&entry.identity));
     if run.state.is_open() && run.first_run != owner.first_run && !filed {
         return fail(format!(
-            "B5: a run of {workflow} was started, lost the id to another chain, and is not listed"
+            "B5: a started run of {workflow} lost the id to another chain and is not listed"
         ));
     }
     Ok(())
