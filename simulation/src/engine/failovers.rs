@@ -46,6 +46,7 @@ impl Engine {
         if before == record {
             return Ok(());
         }
+        let record = self.renewed(site, record);
         self.watch_record(site, &before, &record);
         // A hand-over ends with the version it began under: one thing at a time moves a namespace in a region.
         if record.version() != before.version() {
@@ -63,6 +64,22 @@ impl Engine {
             self.after(Span::millis(1), Due::HandOver { site, life });
         }
         Ok(())
+    }
+
+    /// What another life of this region's store minted is no licence to write: it takes a new version first, above all that
+    /// it can learn of (E2).
+    fn renewed(&self, site: usize, record: Record) -> Record {
+        let (here, life) = (self.name(site), self.sites[site].incarnation());
+        if !record.is_of_another_life(here, life) {
+            return record;
+        }
+        let others = (0..self.sites.len()).filter(|other| *other == site || self.reachable(site, *other));
+        let seen_max = others.map(|other| self.watch.version_seen(other)).max().unwrap_or_default();
+        let now = self.local(site);
+        let why = "a new incarnation writes under a new version";
+        let act = Act { regions: &self.members, here, now, who: "restore", why };
+        let forced = Forced { seen_max: seen_max.max(record.version()), ..Forced::default() };
+        record.force(&act, forced).map_or(record, |forced| forced.minted_in(life))
     }
 
     /// Tells the recording what a region believes.
@@ -98,7 +115,12 @@ impl Engine {
         let here = self.sites[site].region.name.clone();
         let now = self.local(site);
         let act = Act { regions: &members, here: &here, now, who: "operator", why: "simulated" };
+        let before = self.sites[site].region.record.version();
         match change(&self.sites[site].region.record, &act) {
+            Ok(record) if record.version() != before && record.active() == here => {
+                let life = self.sites[site].incarnation();
+                self.set_record(site, record.minted_in(life)).map(Ok)
+            }
             Ok(record) => self.set_record(site, record).map(Ok),
             Err(refusal) => {
                 self.trace.line(Kind::Failover, Some(site), None, || format!("refused: {refusal}"));

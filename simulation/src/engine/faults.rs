@@ -248,7 +248,7 @@ impl Engine {
             };
             let forced = Forced { seen_max, ..Forced::default() };
             if let Ok(forced) = record.force(&act, forced) {
-                record = forced;
+                record = forced.minted_in(self.sites[site].incarnation());
             }
         }
         self.sites[site].region.record = record;

@@ -20,7 +20,7 @@ mod workers;
 use std::collections::BTreeMap;
 
 use antipode_core::{
-    ids::{NamespaceId, RegionId, RunId, ShardId, Timestamp, WorkflowKey},
+    ids::{Incarnation, NamespaceId, RegionId, RunId, ShardId, Timestamp, WorkflowKey},
     namespace::{Config, Info, Record, Start},
     region::{Region as Member, Regions},
     version::Increment,
@@ -362,5 +362,6 @@ fn first_record(setup: &Setup, members: &Regions) -> Result<Record, antipode_cor
     if setup.local {
         return Record::new_local(start, active);
     }
-    Record::new_global(start, active, listed, members)
+    let life = names.iter().zip(1..).find(|(name, _)| **name == active).map_or(0, |(_, id)| id);
+    Ok(Record::new_global(start, active, listed, members)?.minted_in(Incarnation(life)))
 }
