@@ -511,14 +511,15 @@ impl Facts {
             cancels: 0,
             closed: false,
         };
-        let orphans = orphans(runs);
+        let ways = ways(runs);
         for (id, kept) in runs {
             let run = &kept.run;
             let superseded = run.state.is_open() && owner != Some(*id);
-            // The history of a superseded run, or of one that a losing branch continued into, does not count: what it took is
-            // owed to the owner of the id, or listed.
-            if !superseded && !orphans.contains(id) {
-                let events = kept.events(counting(kept, runs));
+            // The history of a superseded run, or of one beside the way, does not count: what it took is owed to the owner of the
+            // id, or listed.
+            let way = ways.get(id).copied();
+            if let Some(tip) = way.filter(|_| !superseded) {
+                let events = kept.events(tip);
                 for signal in crate::oracle::signals(&events) {
                     *chains.entry(signal).or_default().entry(run.first_run).or_default() += 1;
                 }
@@ -526,7 +527,7 @@ impl Facts {
                 facts.closed |= !run.state.is_open();
             }
             // What the chain took before this run is known to it, wherever the branch that took it went (B2).
-            if owner == Some(*id) || (!run.state.is_open() && !orphans.contains(id)) {
+            if owner == Some(*id) || (!run.state.is_open() && way.is_some()) {
                 for identity in &run.state.applied {
                     if let Key::Client(key) = &identity.key {
                         facts.signals.insert(key.clone());
@@ -550,37 +551,29 @@ impl Facts {
     }
 }
 
-/// Runs that only a losing branch of their predecessor continued into, and that are not greater than it: what follows a
-/// losing branch is lost with it.
-fn orphans(runs: &BTreeMap<RunId, Kept>) -> BTreeSet<RunId> {
-    let mut orphans = BTreeSet::new();
-    // Predecessors first: what follows an orphan is one too.
-    let mut todo: Vec<(&RunId, &Kept)> = runs.iter().collect();
-    todo.sort_by_key(|(_, kept)| kept.run.order());
-    for _ in 0..runs.len() {
-        for (id, kept) in &todo {
-            for batch in &kept.batches {
-                let Some((next, successor)) = batch.envelope.successor.and_then(|next| runs.get_key_value(&next)) else {
-                    continue;
-                };
-                let wins = batch.chain == kept.run.tip() && !orphans.contains(*id);
-                let follows_orphan = orphans.contains(*id) && batch.chain == kept.run.tip();
-                if follows_orphan || (!wins && successor.run.order() < kept.run.order()) {
-                    orphans.insert(*next);
-                }
-            }
+/// What counts of each chain of runs: the way from its first run to its greatest one. By run, the tip of the branch that leads
+/// on; what is beside the way is lost with the branch it followed (B1, B7).
+fn ways(runs: &BTreeMap<RunId, Kept>) -> BTreeMap<RunId, ChainValue> {
+    let mut greatest: BTreeMap<RunId, (&RunId, &Kept)> = BTreeMap::new();
+    for (id, kept) in runs {
+        let best = greatest.entry(kept.run.first_run).or_insert((id, kept));
+        if kept.run.order() > best.1.run.order() {
+            *best = (id, kept);
         }
     }
-    orphans
-}
-
-/// The branch of a run that counts: the current one, unless a run that another branch continued into outranks this run.
-fn counting(kept: &Kept, runs: &BTreeMap<RunId, Kept>) -> ChainValue {
-    let greater = kept.batches.iter().filter_map(|batch| {
-        let next = runs.get(&batch.envelope.successor?)?;
-        (next.run.order() > kept.run.order()).then_some((next.run.order(), batch.chain))
-    });
-    greater.max().map_or(kept.run.tip(), |(_, chain)| chain)
+    let mut ways = BTreeMap::new();
+    for (id, kept) in greatest.into_values() {
+        ways.insert(*id, kept.run.tip());
+        let mut at = (id, kept);
+        while let Some((before, earlier)) = at.1.run.predecessor().and_then(|run| runs.get_key_value(&run)) {
+            let leads = earlier.batches.iter().find(|batch| batch.envelope.successor == Some(*at.0));
+            if ways.insert(*before, leads.map_or(earlier.run.tip(), |batch| batch.chain)).is_some() {
+                break;
+            }
+            at = (before, earlier);
+        }
+    }
+    ways
 }
 
 /// The client's key of an unclaimed event.
