@@ -219,6 +219,8 @@ impl Engine {
         self.sites[site].region.record = backup.record;
         self.sites[site].region.positions.clear();
         self.watch.restored(site, backup.stored);
+        // What peers proved of the log of another life says nothing about this one's (E2).
+        self.forget_proofs(site);
         self.trace.line(Kind::Fault, Some(site), None, || {
             "is restored from its backup, as a new incarnation".to_string()
         });

@@ -124,6 +124,8 @@ pub(crate) struct Links {
     withheld: BTreeMap<(usize, usize), Withheld>,
     proofs: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     exceptions: BTreeMap<(usize, usize), BTreeMap<RunKey, String>>,
+    /// What a receiver has proved of a source, as it knows in memory: what is stored lags behind.
+    heard: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     /// What a receiver has proved of what a source relays, by origin.
     relayed: BTreeMap<(usize, usize), BTreeMap<RegionId, BTreeMap<ShardId, Sequence>>>,
     tips: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
@@ -149,6 +151,7 @@ impl Links {
             withheld: BTreeMap::new(),
             proofs: BTreeMap::new(),
             exceptions: BTreeMap::new(),
+            heard: BTreeMap::new(),
             relayed: BTreeMap::new(),
             tips: BTreeMap::new(),
             settling: false,
@@ -217,7 +220,10 @@ impl Engine {
             return self.not_reached(from, to);
         }
         let source_id = self.sites[from].region.id;
-        let (incarnation, positions) = self.stored_positions(to, source_id);
+        let (incarnation, mut positions) = self.stored_positions(to, source_id);
+        if self.sites[to].resend.remove(&from) {
+            positions.clear();
+        }
         let others = (0..self.sites.len())
             .filter(|site| *site != from && *site != to)
             .map(|site| Arc::from(self.name(site)))
@@ -704,6 +710,9 @@ impl Engine {
             }
             inbox::Output::Proved(proved) => {
                 for (feed, at) in proved {
+                    if feed.relay_of.is_none() {
+                        self.links.heard.entry((from, to)).or_default().insert(feed.shard, at);
+                    }
                     if let Some(origin) = feed.relay_of {
                         self.note(State::Relayed);
                         let relayed = self.links.relayed.entry((from, to)).or_default();
@@ -982,7 +991,11 @@ impl Engine {
         let others = || (0..self.sites.len()).filter(|other| *other != site && *other != target);
         let held = |at: usize, origin: usize| {
             let id = self.sites[origin].region.id;
-            let (incarnation, proved) = self.stored_positions(at, id);
+            let (incarnation, mut proved) = self.stored_positions(at, id);
+            for (shard, heard) in self.links.heard.get(&(origin, at)).into_iter().flatten() {
+                let known = proved.entry(*shard).or_default();
+                *known = (*known).max(*heard);
+            }
             (id, Held { incarnation, proved })
         };
         let ours: BTreeMap<RegionId, Held> = others().map(|origin| held(site, origin)).collect();
@@ -1003,6 +1016,11 @@ impl Engine {
             ..NamespaceViewResponse::default()
         };
         cover::lacking(&view, &ours, barriers).is_empty() && self.quarantined(target) == 0
+    }
+
+    /// A region came back in another life: nothing of its log is proved.
+    pub(crate) fn forget_proofs(&mut self, from: usize) {
+        self.links.proofs.retain(|(source, _), _| *source != from);
     }
 
     pub(crate) fn has_exceptions(&self, from: usize, to: usize) -> bool {
@@ -1081,6 +1099,7 @@ impl Engine {
             self.links.relayed.remove(&(from, to));
             self.dial_later(from, to);
         }
+        self.links.heard.retain(|(from, to), _| *from != site && *to != site);
         self.sites[site].fetching.clear();
         self.sites[site].received = antipode_replicator::selection::KnownStates::new(16_384);
         self.links.held.remove(&site);
@@ -1097,7 +1116,7 @@ impl Engine {
         self.settle_links()
     }
 
-    /// A region forgets what it has proved: all of it is sent again (V19).
+    /// A region asks for everything again, once (V19).
     pub(crate) fn redeliver(&mut self, site: usize) -> Result<(), Failure> {
         self.fault("redelivery");
         for from in 0..self.sites.len() {
@@ -1105,7 +1124,7 @@ impl Engine {
                 self.break_stream(from, site, "positions are forgotten")?;
             }
         }
-        self.sites[site].region.store.forget_positions();
+        self.sites[site].resend = (0..self.sites.len()).filter(|from| *from != site).collect();
         self.watch.forget_checked(site);
         Ok(())
     }
