@@ -95,11 +95,6 @@ impl MemoryStore {
         Self { identity, state: Mutex::new(self.state().clone()) }
     }
 
-    /// Forgets what was proved of every peer: all of it is sent again (V19).
-    pub fn forget_positions(&self) {
-        self.state().positions.clear();
-    }
-
     /// Makes a commit fail; calls queue up.
     pub fn fail_next(&self, fault: Fault) {
         self.state().faults.push_back(fault);

@@ -83,7 +83,11 @@ mod tests {
         let north = BTreeSet::from([NORTH]);
         assert_eq!(lacking(&view(Some((3, 7)), None), &ours(7), &barriers), none);
         assert_eq!(lacking(&view(Some((3, 6)), None), &ours(7), &barriers), north);
-        assert_eq!(lacking(&view(Some((4, 7)), None), &ours(7), &barriers), north, "another life of its store");
+        assert_eq!(
+            lacking(&view(Some((4, 7)), None), &ours(7), &barriers),
+            north,
+            "another life of its store"
+        );
         assert_eq!(lacking(&view(None, None), &ours(7), &barriers), north);
         assert_eq!(lacking(&view(None, None), &ours(0), &barriers), none, "we have nothing of it either");
         assert_eq!(lacking(&view(Some((3, 6)), Some(40)), &ours(7), &barriers), none);

@@ -364,7 +364,11 @@ impl Failover {
                 record: Some(entry.to_wire()),
                 version_seen_max: self.seen_max(&entry.record).0,
                 committed: committed.collect(),
-                proved: self.held(peer.id).iter().map(|(id, held)| Vector::to_wire(*id, held.incarnation, &held.proved)).collect(),
+                proved: self
+                    .held(peer.id)
+                    .iter()
+                    .map(|(id, held)| Vector::to_wire(*id, held.incarnation, &held.proved))
+                    .collect(),
                 relayed: relayed_by(peer),
                 quarantined: self.quarantined(entry.id()),
             },
@@ -387,15 +391,15 @@ impl Failover {
         let mut runs = Vec::new();
         for peer in self.shared.enabled_peers() {
             let known = peer.state.known();
-            runs.extend(known.exceptions_here.iter().filter(|(key, _)| key.namespace == id).map(|(key, why)| {
-                QuarantinedRun {
+            runs.extend(known.exceptions_here.iter().filter(|(key, _)| key.namespace == id).map(
+                |(key, why)| QuarantinedRun {
                     namespace_id: key.namespace.to_string(),
                     workflow_id: key.workflow.to_string(),
                     run_id: key.run.to_string(),
                     reason: why.reason.clone(),
                     ..QuarantinedRun::default()
-                }
-            }));
+                },
+            ));
         }
         runs
     }

@@ -292,7 +292,8 @@ impl Failover {
             if operation.left().is_zero() {
                 let peers = self.shared.enabled_peers();
                 let name = peers.iter().find(|peer| peer.id == *origin).map_or("", |peer| &*peer.name);
-                let why = format!("{when}, {} had not heard everything that {name} wrote and is here", target.name);
+                let why =
+                    format!("{when}, {} had not heard everything that {name} wrote and is here", target.name);
                 return Err(self.advise(entry, &target.name, operation, &why));
             }
             // The condition lies in another region and has no signal here.

@@ -46,7 +46,8 @@ enum Asked {
 /// What a mending is for.
 enum Subject {
     Workflow(WorkflowKey),
-    Replay(RunKey),
+    /// With how many entries were behind it when it began.
+    Replay(RunKey, u64),
 }
 
 struct Job {
@@ -195,11 +196,9 @@ impl Inbox {
     }
 
     /// A mended run is out of the quarantine table.
-    pub fn unquarantined(&mut self, cx: &mut Cx<'_>, key: &RunKey) {
-        if self.setup.exceptions.remove(key) {
-            self.counts.mended += 1;
-            self.exceptions_said = false;
-        }
+    pub fn unquarantined(&mut self, cx: &mut Cx<'_>) {
+        self.counts.mended += 1;
+        self.exceptions_said = false;
         self.settle(cx);
     }
 
@@ -312,7 +311,8 @@ impl Inbox {
 
     fn next_replay(&mut self) {
         if let Some(key) = self.replays.pop_front() {
-            self.start(Mending::replay(&key), Subject::Replay(key));
+            let behind = self.setup.exceptions.get(&key).map_or(0, |exception| exception.behind);
+            self.start(Mending::replay(&key), Subject::Replay(key, behind));
         }
     }
 
@@ -351,8 +351,15 @@ impl Inbox {
             }
             Step::Done(result) => match self.jobs.remove(&id).map(|job| job.subject) {
                 Some(Subject::Workflow(workflow)) => self.first_done(now, workflow, result),
-                Some(Subject::Replay(key)) => {
-                    if result.is_ok() {
+                Some(Subject::Replay(key, behind)) => {
+                    let now_behind =
+                        self.setup.exceptions.get(&key).map_or(behind, |exception| exception.behind);
+                    if result.is_ok() && now_behind > behind {
+                        // What came meanwhile was only counted, and the answer may be older (E1).
+                        self.replays.push_back(key);
+                    } else if result.is_ok() {
+                        // From here on its entries are applied again; a crash before the row is gone replays once more.
+                        self.setup.exceptions.remove(&key);
                         self.outputs.push(Output::Unquarantine(key));
                     }
                     self.next_replay();

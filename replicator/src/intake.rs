@@ -135,7 +135,7 @@ impl Intake {
             Done::Quarantined(key) => self.with(|inbox, cx| inbox.quarantined(cx, &key)),
             Done::Unquarantined(key) => {
                 tracing::info!(run = %key, "a quarantined run is mended");
-                self.with(|inbox, cx| inbox.unquarantined(cx, &key));
+                self.with(|inbox, cx| inbox.unquarantined(cx));
                 self.show_exceptions();
             }
             Done::NotStored => self.with(Inbox::positions_not_stored),

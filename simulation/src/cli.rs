@@ -225,7 +225,12 @@ fn first_line(text: &str) -> &str {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts, for rates")]
-fn tell_summary(summary: &Summary, options: &Options, seconds: f64, out: &mut dyn Write) -> Result<(), Trouble> {
+fn tell_summary(
+    summary: &Summary,
+    options: &Options,
+    seconds: f64,
+    out: &mut dyn Write,
+) -> Result<(), Trouble> {
     for failed in &summary.failed {
         writeln!(out, "seed {}: {}", failed.seed, first_line(&failed.finding.to_string()))?;
     }
@@ -295,14 +300,24 @@ fn replay(arguments: &ReplayArguments, out: &mut dyn Write) -> Done {
         Some(path) => {
             std::fs::write(path, html::render(recording))
                 .map_err(|error| said(&format!("{} cannot be written: {error}", path.display())))?;
-            writeln!(out, "{} written: {} lines, {} messages", path.display(), recording.lines.len(), recording.messages.len())?;
+            writeln!(
+                out,
+                "{} written: {} lines, {} messages",
+                path.display(),
+                recording.lines.len(),
+                recording.messages.len()
+            )?;
         }
         None => tell_recording(recording, arguments.verbose, out)?,
     }
     for finding in &outcome.findings {
         writeln!(out, "{finding}")?;
     }
-    writeln!(out, "{} steps, {} transitions, trace hash {}", outcome.steps, outcome.transitions, outcome.hash)?;
+    writeln!(
+        out,
+        "{} steps, {} transitions, trace hash {}",
+        outcome.steps, outcome.transitions, outcome.hash
+    )?;
     Ok(if outcome.findings.is_empty() { GOOD } else { BAD })
 }
 
@@ -349,7 +364,8 @@ fn moment(nanos: i64) -> String {
 
 fn read(path: &Path) -> Result<Script, Trouble> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| said(&format!("{file} cannot be read: {error}")))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| said(&format!("{file} cannot be read: {error}")))?;
     scenario::parse(&file, &text).map_err(|error| said(&error))
 }
 
@@ -454,7 +470,8 @@ fn explore_programs(arguments: &ExploreArguments, out: &mut dyn Write) -> Done {
             })?]
         }
         None if arguments.all || arguments.below.is_some() => {
-            let wanted = |program: &&explore::Program| arguments.below.is_none_or(|below| program.states < below);
+            let wanted =
+                |program: &&explore::Program| arguments.below.is_none_or(|below| program.states < below);
             programs.iter().filter(wanted).collect()
         }
         None => {

@@ -5,8 +5,8 @@ use crate::{
     engine::{
         Engine, Failure,
         script::{
-            CallStep, CrashStep, FailStep, Failing, HandOverStep, LinkStep, NamespaceStep, NetSetup, RegionSetup,
-            Script, Setup, SkewStep, SlowStep, StartStep, Step, WorkerStep, Written,
+            CallStep, CrashStep, FailStep, Failing, HandOverStep, LinkStep, NamespaceStep, NetSetup,
+            RegionSetup, Script, Setup, SkewStep, SlowStep, StartStep, Step, WorkerStep, Written,
         },
         span::Span,
     },
@@ -105,7 +105,14 @@ struct Weights {
 const NAMES: [&str; 5] = ["east", "west", "north", "south", "central"];
 
 fn weights(profile: Profile, random: &mut Random) -> Weights {
-    let clients = Weights { start: 14, signal: 40, signal_with_start: 8, cancel: 3, terminate: 3, ..Weights::default() };
+    let clients = Weights {
+        start: 14,
+        signal: 40,
+        signal_with_start: 8,
+        cancel: 3,
+        terminate: 3,
+        ..Weights::default()
+    };
     let worn = Weights { redeliver: 2, evict: 4, workers: 4, net: 4, namespace: 2, ..clients };
     match profile {
         Profile::Calm => Weights { hand_over: 6, namespace: 2, ..clients },
@@ -113,7 +120,9 @@ fn weights(profile: Profile, random: &mut Random) -> Weights {
             Weights { hand_over: 10, undo: 3, crash: 3, fail: 4, slow: 1, cut: 3, heal: 4, ..worn }
         }
         Profile::Partition => Weights { cut: 6, heal: 5, force: 6, hand_over: 2, ..worn },
-        Profile::Store => Weights { crash: 4, fail: 10, slow: 3, force: 2, hand_over: 2, cut: 1, heal: 2, ..worn },
+        Profile::Store => {
+            Weights { crash: 4, fail: 10, slow: 3, force: 2, hand_over: 2, cut: 1, heal: 2, ..worn }
+        }
         Profile::Clock => Weights { skew: 8, force: 3, hand_over: 3, cut: 2, heal: 3, ..worn },
         Profile::Restore => {
             Weights { backup: 6, restore: 3, crash: 2, force: 2, cut: 2, heal: 3, hand_over: 1, ..worn }
@@ -164,8 +173,13 @@ pub fn setup(seed: u64, options: &Options) -> Setup {
     let calm = options.profile == Profile::Calm;
     let regions = NAMES.iter().take(options.regions.clamp(1, NAMES.len())).map(|name| {
         let shards = 1 + u32::try_from(random.below(4)).unwrap_or(0);
-        let skewed = matches!(options.profile, Profile::Clock) || (options.profile == Profile::All && random.percent(30));
-        let skew = if skewed { Span::millis(i64::try_from(random.below(120_000)).unwrap_or(0) - 60_000) } else { Span(0) };
+        let skewed = matches!(options.profile, Profile::Clock)
+            || (options.profile == Profile::All && random.percent(30));
+        let skew = if skewed {
+            Span::millis(i64::try_from(random.below(120_000)).unwrap_or(0) - 60_000)
+        } else {
+            Span(0)
+        };
         let previous = !calm && random.percent(10);
         RegionSetup { name: (*name).to_string(), shards, skew, workers: true, previous }
     });
@@ -194,8 +208,7 @@ pub fn run(seed: u64, options: &Options, recorded: bool) -> Result<(Outcome, Scr
     let engine = Engine::new(&setup, recorded.then_some(title.as_str()))?;
     let workflows = 2 + random.below(4);
     let pace = [Span::millis(1), Span::millis(10 + i64::try_from(random.below(60)).unwrap_or(0))];
-    let mut author =
-        Author { random, weights, engine, steps: Vec::new(), count: 0, workflows, pace };
+    let mut author = Author { random, weights, engine, steps: Vec::new(), count: 0, workflows, pace };
     while author.engine.steps() < options.steps && author.engine.findings.is_empty() {
         author.go_on()?;
     }
@@ -205,7 +218,11 @@ pub fn run(seed: u64, options: &Options, recorded: bool) -> Result<(Outcome, Scr
     }
     let script = Script {
         name: format!("seed_{seed}"),
-        about: format!("what seed {seed} wrote for {} regions with the faults `{}`", options.regions, options.profile.name()),
+        about: format!(
+            "what seed {seed} wrote for {} regions with the faults `{}`",
+            options.regions,
+            options.profile.name()
+        ),
         cites: Vec::new(),
         pending: None,
         world: setup,
@@ -219,7 +236,8 @@ impl Author {
     fn go_on(&mut self) -> Result<(), Failure> {
         let mut step = self.draw();
         let (from, to) = (self.pace[0].0 / 1_000, self.pace[1].0 / 1_000);
-        let wait = from + i64::try_from(self.random.below(usize::try_from(to - from).unwrap_or(1))).unwrap_or(0);
+        let wait =
+            from + i64::try_from(self.random.below(usize::try_from(to - from).unwrap_or(1))).unwrap_or(0);
         step.at = Some(Span::micros(self.engine.elapsed().0 / 1_000 + wait));
         self.engine.perform(&step)?;
         self.steps.push(step);
@@ -250,7 +268,9 @@ impl Author {
     }
 
     fn span(&mut self, from: i64, to: i64) -> Span {
-        Span::millis(from + i64::try_from(self.random.below(usize::try_from(to - from).unwrap_or(1))).unwrap_or(0))
+        Span::millis(
+            from + i64::try_from(self.random.below(usize::try_from(to - from).unwrap_or(1))).unwrap_or(0),
+        )
     }
 
     fn draw(&mut self) -> Step {
@@ -307,7 +327,11 @@ impl Author {
             program.push(step);
         }
         match self.random.below(10) {
-            0 | 1 => program.extend(["continue-as-new".to_string(), "signals 1".to_string(), "complete".to_string()]),
+            0 | 1 => program.extend([
+                "continue-as-new".to_string(),
+                "signals 1".to_string(),
+                "complete".to_string(),
+            ]),
             2..=4 => program.push("complete".to_string()),
             5 => program.push("fail".to_string()),
             6 => program.extend(["await-cancel".to_string(), "cancelled".to_string()]),
@@ -376,7 +400,8 @@ impl Author {
 
     fn crash(&mut self) -> Step {
         let commit = if self.random.percent(50) { Written::Lost } else { Written::Written };
-        let crash = CrashStep { region: self.region(), down: Some(self.span(10, 4_000)), commit: Some(commit) };
+        let crash =
+            CrashStep { region: self.region(), down: Some(self.span(10, 4_000)), commit: Some(commit) };
         Step { crash: Some(crash), ..Step::default() }
     }
 
@@ -407,7 +432,9 @@ impl Author {
     }
 
     fn net(&mut self) -> Step {
-        let mut some = |usual: usize| u32::try_from(if self.random.percent(50) { 0 } else { self.random.below(usual) }).unwrap_or(0);
+        let mut some = |usual: usize| {
+            u32::try_from(if self.random.percent(50) { 0 } else { self.random.below(usual) }).unwrap_or(0)
+        };
         let (drop, duplicate, reorder, corrupt) = (some(60), some(100), some(100), some(30));
         let delay = [self.span(1, 5), self.span(6, 200)];
         Step { net: Some(NetSetup { delay, drop, duplicate, reorder, corrupt }), ..Step::default() }
@@ -415,6 +442,9 @@ impl Author {
 
     fn namespace(&mut self) -> Step {
         let description = Some(format!("text {}", self.count));
-        Step { namespace: Some(NamespaceStep { region: self.region(), description, ..NamespaceStep::default() }), ..Step::default() }
+        Step {
+            namespace: Some(NamespaceStep { region: self.region(), description, ..NamespaceStep::default() }),
+            ..Step::default()
+        }
     }
 }

@@ -595,7 +595,13 @@ impl Region {
     }
 
     /// Tells a shard what a peer has proved of it (C6).
-    pub fn proof(&mut self, now: Timestamp, shard: ShardId, peer: &str, proof: antipode_history::shard::Proof) {
+    pub fn proof(
+        &mut self,
+        now: Timestamp,
+        shard: ShardId,
+        peer: &str,
+        proof: antipode_history::shard::Proof,
+    ) {
         if let Some(machine) = self.shards.get_mut(usize::try_from(shard.0).unwrap_or(1) - 1) {
             machine.proof(now, peer, proof);
         }

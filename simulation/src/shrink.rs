@@ -87,7 +87,9 @@ fn simplify(
             let start = step.start.as_mut().or(step.signal_with_start.as_mut());
             let Some(start) = start.filter(|start| !start.program.is_empty()) else { break };
             start.program.pop();
-            if Program::parse(start.program.iter().map(String::as_str)).is_err() || !accept(candidate, best, outcome) {
+            if Program::parse(start.program.iter().map(String::as_str)).is_err()
+                || !accept(candidate, best, outcome)
+            {
                 break;
             }
         }
@@ -103,7 +105,9 @@ fn simplify(
         let mut candidate = best.clone();
         let gone = candidate.world.regions.pop();
         let name = gone.map(|region| region.name).unwrap_or_default();
-        if format!("{:?}", candidate.steps).contains(&format!("{name:?}")) || !accept(candidate, best, outcome) {
+        if format!("{:?}", candidate.steps).contains(&format!("{name:?}"))
+            || !accept(candidate, best, outcome)
+        {
             break;
         }
     }
@@ -149,7 +153,8 @@ fn flow(value: &serde_json::Value) -> String {
         }
         Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
         Value::Object(fields) => {
-            let fields: Vec<_> = fields.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect();
+            let fields: Vec<_> =
+                fields.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect();
             format!("{{{}}}", fields.join(", "))
         }
         other => other.to_string(),

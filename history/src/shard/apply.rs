@@ -141,25 +141,40 @@ impl<T: Token> Shard<T> {
         };
         relatives.extend(batch.envelope.successor);
         for run in relatives {
-            self.need_run(&RunKey { run, ..key.clone() })?;
+            let relative = RunKey { run, ..key.clone() };
+            if !self.need_run(&relative)? {
+                continue;
+            }
+            for run in self.cached(&relative)?.run.successors() {
+                self.need_run(&RunKey { run, ..key.clone() })?;
+            }
         }
         Ok(())
     }
 
     /// Whether a run's current branch is no part of what counts (B1): only a losing branch of its predecessor continued into it,
-    /// or a run that a losing branch of its own continued into outranks it.
+    /// or another run that its predecessor or a losing branch of its own continued into outranks it.
     pub(super) fn is_lost(&self, key: &RunKey) -> bool {
         let Ok(cached) = self.cached(key) else { return false };
         let run = &cached.run;
         let other = |id| self.cached(&RunKey { run: id, ..key.clone() }).ok().map(|cached| &cached.run);
-        run.predecessor().and_then(other).is_some_and(|before| before.lost_with_branch(run))
+        let before = run.predecessor().and_then(other);
+        let siblings = before.map(|before| before.successors()).unwrap_or_default();
+        before.is_some_and(|before| before.lost_with_branch(run))
+            || siblings.into_iter().filter_map(other).any(|sibling| sibling.order() > run.order())
             || run.successors().into_iter().filter_map(other).any(|next| run.overtaken_by(next))
     }
 
     /// A branch that lost, or won, decides about the runs around it in the chain.
     fn judge_relatives(&mut self, key: &RunKey) -> Result<(), Refusal> {
         let mut relatives = self.cached(key)?.run.successors();
-        relatives.extend(self.cached(key)?.run.predecessor());
+        if let Some(run) = self.cached(key)?.run.predecessor() {
+            relatives.insert(run);
+            if let Ok(before) = self.cached(&RunKey { run, ..key.clone() }) {
+                relatives.extend(before.run.successors());
+            }
+        }
+        relatives.remove(&key.run);
         for run in relatives {
             let next = RunKey { run, ..key.clone() };
             let lost = self.is_lost(&next);

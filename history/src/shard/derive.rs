@@ -178,9 +178,9 @@ impl<T: Token> Shard<T> {
             self.wakes.remove(&(before, key.clone()));
         }
         // What no stored wake-up leads to is kept in memory however far ahead it is (C5).
-        let unstored = self
-            .cached(key)
-            .is_ok_and(|cached| cached.stored_wake.is_none_or(|stored| wake.is_some_and(|wake| wake < stored)));
+        let unstored = self.cached(key).is_ok_and(|cached| {
+            cached.stored_wake.is_none_or(|stored| wake.is_some_and(|wake| wake < stored))
+        });
         let active = self.namespaces.get(&key.namespace).is_some_and(|view| view.writable.is_some());
         if let Some(at) = wake
             && active

@@ -251,7 +251,12 @@ impl<T: Token> Shard<T> {
             let mut relatives = self.cached(key)?.run.successors();
             relatives.extend(self.cached(key)?.run.predecessor());
             for run in relatives {
-                self.need_run(&RunKey { run, ..key.clone() })?;
+                let relative = RunKey { run, ..key.clone() };
+                if self.need_run(&relative)? {
+                    for run in self.cached(&relative)?.run.successors() {
+                        self.need_run(&RunKey { run, ..key.clone() })?;
+                    }
+                }
             }
             let lost = self.is_lost(key);
             self.cached(key)?.run.owed_to(&self.cached(&owner)?.run, lost)

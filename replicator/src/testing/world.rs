@@ -259,7 +259,7 @@ impl World {
             }
             inbox::Output::Unquarantine(key) => {
                 self.regions[receiver].quarantine.remove(&key);
-                self.with_inbox(index, |inbox, cx| inbox.unquarantined(cx, &key));
+                self.with_inbox(index, |inbox, cx| inbox.unquarantined(cx));
             }
             inbox::Output::Proved(_) | inbox::Output::StorePositions(_) | inbox::Output::Overtaken(..) => {}
         }

@@ -13,8 +13,8 @@ use antipode_core::{
     namespace::Record,
     version_history::VersionHistory,
 };
-use antipode_history::shard::{Down, Proof};
 use antipode_history::api::{Applied, Operation, Refusal, Reply, Request};
+use antipode_history::shard::{Down, Proof};
 use antipode_persistence::{rows::PositionRow, store::RegionStore};
 use antipode_proto::{
     core as wire,
@@ -243,7 +243,16 @@ impl Engine {
         let number = self.links.numbers;
         let open = inbox.open();
         let last = [self.now, self.now];
-        let stream = Stream { number, inbox, outbox: None, opened: false, doomed: false, mute: false, wake: None, last };
+        let stream = Stream {
+            number,
+            inbox,
+            outbox: None,
+            opened: false,
+            doomed: false,
+            mute: false,
+            wake: None,
+            last,
+        };
         self.links.streams.insert((from, to), stream);
         self.post(from, to, number, Payload::ToSource(replicate_request::Message::Open(open)));
         Ok(())
@@ -706,7 +715,7 @@ impl Engine {
                     format!("lets run {} out of quarantine", super::short(&key.run))
                 });
                 let _ = self.sites[to].region.store.quarantine_remove(&key).now_or_never();
-                self.with_inbox(from, to, |inbox, cx| inbox.unquarantined(cx, &key));
+                self.with_inbox(from, to, |inbox, cx| inbox.unquarantined(cx));
             }
             inbox::Output::Proved(proved) => {
                 for (feed, at) in proved {
@@ -987,7 +996,12 @@ impl Engine {
     }
 
     /// Has the target what third regions wrote and the source has (V18)? And is nothing quarantined there (E1)?
-    pub(crate) fn covers_others(&self, site: usize, target: usize, barriers: &BTreeMap<ShardId, Sequence>) -> bool {
+    pub(crate) fn covers_others(
+        &self,
+        site: usize,
+        target: usize,
+        barriers: &BTreeMap<ShardId, Sequence>,
+    ) -> bool {
         let others = || (0..self.sites.len()).filter(|other| *other != site && *other != target);
         let held = |at: usize, origin: usize| {
             let id = self.sites[origin].region.id;
@@ -999,14 +1013,15 @@ impl Engine {
             (id, Held { incarnation, proved })
         };
         let ours: BTreeMap<RegionId, Held> = others().map(|origin| held(site, origin)).collect();
-        let relayed = self.links.relayed.get(&(site, target)).into_iter().flatten().flat_map(|(origin, positions)| {
-            positions.iter().map(|(shard, at)| Relayed {
-                origin: origin.0,
-                shard: shard.0,
-                flow: at.0,
-                proof: at.0,
-            })
-        });
+        let relayed =
+            self.links.relayed.get(&(site, target)).into_iter().flatten().flat_map(|(origin, positions)| {
+                positions.iter().map(|(shard, at)| Relayed {
+                    origin: origin.0,
+                    shard: shard.0,
+                    flow: at.0,
+                    proof: at.0,
+                })
+            });
         let view = NamespaceViewResponse {
             proved: others()
                 .map(|origin| held(target, origin))

@@ -284,15 +284,23 @@ impl Engine {
     /// Names of the regions that believe to be active.
     #[must_use]
     pub fn active_regions(&self) -> Vec<String> {
-        (0..self.sites.len()).filter(|site| self.believes_writable(*site)).map(|site| self.region_name(site)).collect()
+        (0..self.sites.len())
+            .filter(|site| self.believes_writable(*site))
+            .map(|site| self.region_name(site))
+            .collect()
     }
 
     /// Runs of a workflow id as a region stores them.
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn stored(&self, site: usize, workflow: &str) -> Result<BTreeMap<RunId, crate::region::Kept>, Failure> {
-        let here = self.sites.get(site).ok_or_else(|| Failure::Script(format!("there is no region {site}")))?;
+    pub fn stored(
+        &self,
+        site: usize,
+        workflow: &str,
+    ) -> Result<BTreeMap<RunId, crate::region::Kept>, Failure> {
+        let here =
+            self.sites.get(site).ok_or_else(|| Failure::Script(format!("there is no region {site}")))?;
         Ok(here.region.stored_runs(&self.key(workflow))?)
     }
 

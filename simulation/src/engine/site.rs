@@ -72,6 +72,8 @@ pub(crate) struct Site {
     pub(crate) received: KnownStates,
     /// Fetches under way: link, stream and call.
     pub(crate) fetching: BTreeMap<u64, (usize, usize, u64, Call)>,
+    /// Regions from which everything is asked for again, once.
+    pub(crate) resend: BTreeSet<usize>,
     pub(crate) counted: BTreeMap<antipode_history::shard::Event, u64>,
     pub(crate) stale_counted: u64,
 }
@@ -104,6 +106,7 @@ impl Site {
             table,
             received: KnownStates::new(16_384),
             fetching: BTreeMap::new(),
+            resend: BTreeSet::new(),
             counted: BTreeMap::new(),
             stale_counted: 0,
         })
@@ -330,7 +333,9 @@ impl Engine {
         for row in &group.runs {
             let key = row.key.workflow_key();
             let region = &self.sites[site].region;
-            let (Ok(runs), Ok(owner)) = (region.stored_runs(&key), region.stored_owner(&key)) else { continue };
+            let (Ok(runs), Ok(owner)) = (region.stored_runs(&key), region.stored_owner(&key)) else {
+                continue;
+            };
             if let Some(kept) = runs.get(&row.key.run) {
                 views.push(self.tree_view(site, &row.key, kept, owner));
             }
@@ -347,7 +352,11 @@ impl Engine {
         let branches = reports.into_iter().map(|report| {
             let mut events = by_chain.get(&report.chain).map(|chain| kept.events(*chain)).unwrap_or_default();
             if !report.current {
-                let fork = report.fork.as_deref().and_then(|fork| fork.split('@').next()).and_then(|id| id.parse().ok());
+                let fork = report
+                    .fork
+                    .as_deref()
+                    .and_then(|fork| fork.split('@').next())
+                    .and_then(|id| id.parse().ok());
                 let shared: i64 = fork.unwrap_or(0);
                 events.retain(|event| event.event_id > shared);
             }

@@ -141,9 +141,10 @@ impl Engine {
             if own && envelope.successor.is_some() {
                 self.note(State::Continued);
             }
-            let later = envelope.identities.iter().any(|event| {
-                event.reapplied_from.is_some_and(|(run, _)| run != envelope.run.run)
-            });
+            let later = envelope
+                .identities
+                .iter()
+                .any(|event| event.reapplied_from.is_some_and(|(run, _)| run != envelope.run.run));
             if own && later {
                 self.note(State::ReappliedLater);
             }
@@ -157,7 +158,8 @@ impl Engine {
     fn note_owners(&mut self, site: usize, group: &Group) {
         for row in &group.currents {
             let Ok(run) = row.record.run_id.parse::<RunId>() else { continue };
-            let before = self.watch.owners.insert((site, row.key.workflow.to_string()), (run, row.record.open));
+            let before =
+                self.watch.owners.insert((site, row.key.workflow.to_string()), (run, row.record.open));
             if let Some((other, true)) = before.filter(|(other, _)| *other != run) {
                 self.watch.losers.insert((site, other));
             }
