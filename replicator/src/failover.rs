@@ -397,7 +397,6 @@ impl Failover {
                     workflow_id: key.workflow.to_string(),
                     run_id: key.run.to_string(),
                     reason: why.reason.clone(),
-                    ..QuarantinedRun::default()
                 },
             ));
         }

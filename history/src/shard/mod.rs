@@ -224,7 +224,17 @@ impl<T: Token> Shard<T> {
             }
         }
         if view.writable.is_some() {
-            // Active here from now on: what is due and what waits is derived again (C5, V16).
+            // Active here from now on: what is due and what waits is derived again (C5, V16). The index does not know yet what is
+            // being written, memory does.
+            let cached: Vec<_> = self
+                .workflows
+                .iter()
+                .filter(|(key, _)| key.namespace == id)
+                .flat_map(|(key, workflow)| workflow.runs.keys().map(|run| (key.clone(), *run)))
+                .collect();
+            for (workflow, run) in cached {
+                self.rearm(&workflow, run);
+            }
             self.scan(vec![id]);
         }
     }
