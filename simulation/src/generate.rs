@@ -155,6 +155,9 @@ fn weights(profile: Profile, random: &mut Random) -> Weights {
     }
 }
 
+/// Draws one kind of act.
+type Draw = fn(&mut Author) -> Step;
+
 /// A seed at work.
 struct Author {
     random: Random,
@@ -275,7 +278,7 @@ impl Author {
 
     fn draw(&mut self) -> Step {
         let w = self.weights;
-        let table: [(u32, fn(&mut Self) -> Step); 21] = [
+        let table: [(u32, Draw); 21] = [
             (w.start, Self::start),
             (w.signal, Self::signal),
             (w.signal_with_start, Self::signal_with_start),

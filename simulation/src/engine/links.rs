@@ -480,11 +480,11 @@ impl Engine {
             }
             Payload::ToSource(message) => {
                 self.message_ended(number, Fate::Delivered);
-                self.to_source(from, to, message)?;
+                self.source_hears(from, to, message)?;
             }
             Payload::ToReceiver(message) => {
                 self.message_ended(number, Fate::Delivered);
-                self.to_receiver(from, to, message)?;
+                self.receiver_hears(from, to, message)?;
             }
             other => {
                 self.message_ended(number, if reached { Fate::Delivered } else { Fate::Cut });
@@ -498,7 +498,7 @@ impl Engine {
         self.links.streams.get(&(from, to)).is_some_and(|stream| stream.number == number)
     }
 
-    fn to_source(
+    fn source_hears(
         &mut self,
         from: usize,
         to: usize,
@@ -550,7 +550,7 @@ impl Engine {
         }
     }
 
-    fn to_receiver(
+    fn receiver_hears(
         &mut self,
         from: usize,
         to: usize,
@@ -816,7 +816,6 @@ impl Engine {
     }
 
     /// Fetches and records: asked, answered, or failed.
-    #[expect(clippy::too_many_arguments, reason = "the parts of an envelope")]
     fn unary(
         &mut self,
         from: usize,

@@ -142,7 +142,7 @@ impl Engine {
         let first = given.first().map_or(1, |event| event.event_id);
         let known = self.sites[site].cache.get(&run).map_or(0, Vec::len);
         if first > 1 && usize::try_from(first).unwrap_or(0) > known + 1 {
-            let workflow = token.key.workflow.clone();
+            let workflow = token.key.workflow;
             self.find(
                 "sticky",
                 format!("{workflow}: a worker that knows {known} events was given events from {first} on"),
