@@ -6,6 +6,9 @@ use std::{io, path::PathBuf};
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The pure code could not be measured.
+    #[error("{0}")]
+    Pure(String),
     /// A case's name that means nothing.
     #[error("case `{name}`: {why}")]
     Case {

@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod pair;
 pub mod probe;
 pub mod process;
+pub mod pure;
 pub mod replication;
 pub mod requests;
 pub mod stub;

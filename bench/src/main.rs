@@ -41,6 +41,18 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         seconds: u64,
     },
+    /// Measures the fold alone, on one core.
+    Fold {
+        /// Seconds.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+    },
+    /// Measures the simulator on one core, with all oracles.
+    Simulate {
+        /// Seeds of each profile.
+        #[arg(long, default_value_t = 50)]
+        seeds: u64,
+    },
     /// Serves the generator's own stub, in memory.
     Stub {
         /// Port on loopback.
@@ -278,6 +290,8 @@ async fn carry_out(command: Command) -> Result<bool> {
             println!("{}", replication::run(&plan).await?);
             Ok(true)
         }
+        Command::Fold { seconds } => antipode_bench::pure::fold(seconds.max(1)).map(|()| true),
+        Command::Simulate { seeds } => antipode_bench::pure::simulate(seeds.max(1)).map(|()| true),
         Command::Disk { folder, seconds } => {
             let folder = fresh_folder(&folder)?;
             let bare = disk::measure(folder.path(), Duration::from_secs(seconds.max(1)))?;

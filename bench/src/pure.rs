@@ -1,7 +1,7 @@
 //! What the pure code can do on one core, without sockets or disks: the fold over histories that the simulator wrote, and the
 //! simulator itself with all its oracles.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use antipode_core::{batch::Batch, ids::RunKey, run::Run};
 use antipode_proto::core as wire;
@@ -15,10 +15,10 @@ use antipode_simulation::{
     generate::{Options, Profile},
 };
 
-use crate::error::Error;
+use crate::{clock, error::Error};
 
 fn broken(error: &dyn std::fmt::Display) -> Error {
-    Error::Other(error.to_string())
+    Error::Pure(error.to_string())
 }
 
 /// A run as a store holds it.
@@ -81,7 +81,7 @@ pub fn fold(seconds: u64) -> Result<(), Error> {
     let stored = histories(1_000)?;
     let sizes: Vec<_> = stored.iter().map(|run| run.events).collect();
     println!("histories of {sizes:?} events");
-    let began = Instant::now();
+    let began = clock::now();
     let (mut events, mut batches) = (0, 0);
     while began.elapsed().as_secs() < seconds {
         for run in &stored {
@@ -111,7 +111,7 @@ pub fn simulate(seeds: u64) -> Result<(), Error> {
     println!("|---|---|---|---|---|");
     for profile in [Profile::Calm, Profile::HandOver, Profile::Store, Profile::Partition, Profile::All] {
         let options = Options { profile, ..Options::default() };
-        let began = Instant::now();
+        let began = clock::now();
         let summary = campaign::run(1..seeds + 1, &options, 1, false, &|_, _, _| {});
         let took = began.elapsed().as_secs_f64();
         let virtual_seconds = summary.virtual_nanos as f64 / 1e9;
@@ -124,7 +124,7 @@ pub fn simulate(seeds: u64) -> Result<(), Error> {
             virtual_seconds / took
         );
         if let Some(failed) = summary.failed.first() {
-            return Err(Error::Other(format!("seed {}: {}", failed.seed, failed.finding)));
+            return Err(Error::Pure(format!("seed {}: {}", failed.seed, failed.finding)));
         }
     }
     Ok(())

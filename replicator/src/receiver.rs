@@ -8,7 +8,8 @@ use antipode_persistence::rows::PositionRow;
 use antipode_proto::link::{
     RegionInfo, ReplicateRequest, ReplicateResponse, replicate_request, replicate_response,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 

@@ -1,6 +1,6 @@
-//! Regions of pure shards in one thread: the very shard machines, conflict code and stores of production, driven by a
-//! seeded scheduler in virtual time (DESIGN section 9, level L1). Here stands the world and its clients; scenarios and random
-//! schedules are tests of this crate.
+//! Regions of pure shards in one thread: the very shard machines, link ends, namespace records, conflict code and stores of
+//! production in virtual time (DESIGN section 9, level L1). [`engine`] is the world, [`generate`] lets a seed write what happens
+//! in it, [`scenario`] reads it from a file, [`explore`] tries every order of a small program (on the plainer [`world`]).
 #![forbid(unsafe_code)]
 
 pub mod campaign;
@@ -13,7 +13,6 @@ pub mod oracle;
 pub mod random;
 pub mod region;
 pub mod scenario;
-pub mod schedule;
 pub mod shrink;
 pub mod trace;
 pub mod worker;
