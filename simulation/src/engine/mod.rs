@@ -138,7 +138,6 @@ impl Engine {
                 .collect(),
             ..Recording::default()
         });
-        let observed = recording.is_some();
         let mut engine = Self {
             now: BEGIN,
             trace: Trace::new(BEGIN, recording),
@@ -149,7 +148,7 @@ impl Engine {
             events: 0,
             setup: setup.clone(),
             random: random.fork("world"),
-            links: Links::new(sites.len()),
+            links: Links::new(),
             calls: Calls::default(),
             watch: Watch::default(),
             sites,
@@ -162,7 +161,6 @@ impl Engine {
             engine.believe(site);
             engine.tend(site)?;
         }
-        let _ = observed;
         engine.dial_all()?;
         Ok(engine)
     }
