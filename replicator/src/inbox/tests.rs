@@ -1,11 +1,15 @@
 //! Inboxes against outboxes, message by message, over regions whose shards know only chains and registers.
 
 use antipode_core::ids::{Incarnation, RunId, Sequence, ShardId};
-use antipode_proto::link::replicate_response::{Message, Namespaces};
+use antipode_proto::link::{
+    self,
+    replicate_response::{Message, Namespaces},
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    mending::Hole,
     records::Table,
     selection::KnownStates,
     testing::{World, key, namespace, record, regions, version_of},
@@ -335,6 +339,52 @@ fn records_are_merged_before_anything_else_and_acks_wait_behind_a_cut() {
     inbox.wake(&mut cx);
     assert!(matches!(inbox.take_outputs()[..], [Output::StorePositions(_)]));
     assert_eq!(inbox.next_wake(), None);
+}
+
+#[test]
+fn entries_during_a_replay_make_it_replay_again() {
+    // E1: what comes while a quarantined run is fetched is only counted, and the answer under way may be older than it.
+    let mut world = two();
+    let key = key("w", 1);
+    world.regions[0].append(&key, 1, None);
+    let whole = world.regions[0].fetch(&Hole::whole(&key).request());
+    let mut exceptions = Exceptions::new(3);
+    exceptions.add(&key, "broken on purpose", 0).unwrap();
+    let mut inbox = Inbox::new(Setup {
+        info: world.regions[1].info(),
+        source: "east".into(),
+        source_id: antipode_core::ids::RegionId(1),
+        incarnation: None,
+        positions: Positions::new(),
+        exceptions,
+        others: Vec::new(),
+        down: Vec::new(),
+    });
+    let (table, mut received) = (Table::default(), KnownStates::new(9));
+    let mut cx = Cx { now: Timestamp(0), records: &table, received: &mut received };
+    let asked = |outputs: Vec<Output>| {
+        outputs.into_iter().find_map(|output| match output {
+            Output::Fetch { call, .. } => Some(call),
+            _ => None,
+        })
+    };
+    let answer = || FetchRunResponse { found: true, ..FetchRunResponse::default() };
+    inbox.opened(&mut cx, &world.regions[0].info());
+    let first = asked(inbox.take_outputs()).unwrap();
+    let body = link::entry::Entry::Batch(whole.batches[0].clone());
+    let entries = vec![link::Entry { sequence: 1, entry: Some(body) }];
+    let entries =
+        replicate_response::Entries { shard: 1, after: 0, through: 1, entries, ..Default::default() };
+    inbox.message(&mut cx, Message::Entries(entries)).unwrap();
+    inbox.take_outputs();
+    inbox.fetched(&mut cx, first, Ok(answer()));
+    let second = asked(inbox.take_outputs()).expect("it is fetched again");
+    assert!(inbox.exceptions().get(&key).is_some());
+    inbox.fetched(&mut cx, second, Ok(answer()));
+    assert!(
+        inbox.take_outputs().iter().any(|output| matches!(output, Output::Unquarantine(run) if *run == key))
+    );
+    assert!(inbox.exceptions().get(&key).is_none());
 }
 
 #[test]
