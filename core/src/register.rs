@@ -250,13 +250,10 @@ impl Rank {
     fn cmp_total(&self, other: &Self, mine: &Register, theirs: &Register) -> Ordering {
         (self.stamp, self.order).cmp(&(other.stamp, other.order)).then_with(|| {
             if self.bare_value == other.bare_value {
-                // Equal but for the attempt, or two encodings of one message.
+                // Equal but for the attempt, the base, or the encoding. The base goes first: the attempt is joined, so
+                // what is decided by it would depend on which values were joined before.
                 let encoding = || mine.value.cmp(&theirs.value);
-                return self
-                    .attempt
-                    .cmp(&other.attempt)
-                    .then_with(encoding)
-                    .then(mine.base.cmp(&theirs.base));
+                return mine.base.cmp(&theirs.base).then(self.attempt.cmp(&other.attempt)).then_with(encoding);
             }
             let hash = |bytes: &Bytes| *blake3::hash(bytes).as_bytes();
             hash(&self.bare_value).cmp(&hash(&other.bare_value))

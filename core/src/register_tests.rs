@@ -94,6 +94,18 @@ fn equal_orders_with_different_bytes_are_a_fork() {
 }
 
 #[test]
+fn the_joined_attempt_does_not_decide_which_base_stays() {
+    // The third value raises the attempt of whichever of the first two it meets.
+    let knowing = Register { base: order(0, 1), ..attempt(2, 2, 1, 0, "west") };
+    let ahead = attempt(2, 2, 2, 0, "west");
+    let older = attempt(1, 0, 3, 0, "west");
+    let one = merged(&[merged(&[knowing.clone(), ahead.clone()]), older.clone()]);
+    let other = merged(&[ahead, merged(&[knowing, older])]);
+    assert_eq!(one.to_wire(), other.to_wire());
+    assert_eq!((one.base, read(&one).attempt), (order(0, 1), 3));
+}
+
+#[test]
 fn anchors_of_two_branches_stay_apart() {
     // A1: attempt state of 11@1 lies dormant while 11@2 is current.
     let mut other = attempt(2, 1, 3, 0, "west");
