@@ -56,7 +56,8 @@ struct State {
     namespaces: BTreeMap<NamespaceId, NamespaceRow>,
     regions: BTreeMap<String, RegionRow>,
     positions: BTreeMap<(u32, u64, ShardId), PositionRow>,
-    quarantine: BTreeMap<RunKey, QuarantineRow>,
+    /// By run and source.
+    quarantine: BTreeMap<(RunKey, u32), QuarantineRow>,
     faults: VecDeque<Fault>,
 }
 

@@ -245,7 +245,7 @@ pub struct PositionRow {
     pub sequence: Sequence,
 }
 
-/// A run that could not be applied (E1): the first failing entry; later ones only mark it behind.
+/// A run that could not be applied (E1): the first failing entry of one source; its later ones only mark it behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuarantineRow {
     /// Run.

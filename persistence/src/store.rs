@@ -141,14 +141,14 @@ pub trait RegionStore: Send + Sync {
     /// Moves positions forward; durable data must be ahead of them (E2).
     async fn position_put(&self, rows: Vec<PositionRow>) -> Result<(), Error>;
 
-    /// Quarantined runs.
+    /// Quarantined runs, by run and source: entries of two regions may set the same run aside (E1).
     async fn quarantine_all(&self) -> Result<Vec<QuarantineRow>, Error>;
 
     /// Inserts or replaces one.
     async fn quarantine_put(&self, row: QuarantineRow) -> Result<(), Error>;
 
-    /// Removes one.
-    async fn quarantine_remove(&self, key: &RunKey) -> Result<(), Error>;
+    /// Removes what the entries of one source set aside; another source's stays.
+    async fn quarantine_remove(&self, key: &RunKey, source: u32) -> Result<(), Error>;
 }
 
 /// Everything a node needs of its database.

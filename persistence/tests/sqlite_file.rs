@@ -15,7 +15,7 @@ use antipode_env::StoreExecutor;
 use antipode_persistence::{
     CommitError, Error, SqliteStore,
     conformance::fixture::{Owner, identity, key, visible},
-    rows::Identity,
+    rows::{Identity, QuarantineRow},
     sqlite::{Location, Options, SCHEMA_VERSION, inspect},
     store::{IndexStore, RegionStore, RunStore, ShardStore, VisibilityStore},
 };
@@ -243,9 +243,10 @@ async fn a_newer_schema_is_refused() {
     assert!(why.contains("newer binary"), "{why}");
 }
 
-/// A copy of the folder that issue 2's version wrote.
-fn earlier() -> (tempfile::TempDir, PathBuf) {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/store-issue-2/data/east.db");
+/// A copy of the folder that the version of an issue wrote.
+fn earlier(issue: u32) -> (tempfile::TempDir, PathBuf) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("../tests/fixtures/store-issue-{issue}/data/east.db"));
     let (folder, path) = folder();
     fs::copy(fixture, &path).unwrap();
     (folder, path)
@@ -253,7 +254,7 @@ fn earlier() -> (tempfile::TempDir, PathBuf) {
 
 #[tokio::test]
 async fn runs_that_closed_under_an_earlier_schema_come_due() {
-    let (_folder, path) = earlier();
+    let (_folder, path) = earlier(2);
     let identity = inspect(&path).unwrap().unwrap();
     let all_due = async |store: &SqliteStore| {
         let mut found = Vec::new();
@@ -270,11 +271,35 @@ async fn runs_that_closed_under_an_earlier_schema_come_due() {
         assert!(store.visibility_get(key).await.unwrap().unwrap().close.is_some(), "{key} is closed");
     }
     drop(store);
-    // The migration runs once; done again by a file that lost its number, it changes nothing.
-    let number = rusqlite::Connection::open(&path).unwrap();
-    number.pragma_update(None, "user_version", SCHEMA_VERSION - 1).unwrap();
-    drop(number);
+    // The migrations run once; done again by a file that lost its number, they change nothing.
+    set_schema(&path, 1);
     assert_eq!(all_due(&open_as(&path, identity.clone()).unwrap()).await, due);
+}
+
+/// What a file says its schema is.
+fn set_schema(path: &Path, number: u32) {
+    let file = rusqlite::Connection::open(path).unwrap();
+    file.pragma_update(None, "user_version", number).unwrap();
+}
+
+#[tokio::test]
+async fn what_an_earlier_schema_set_aside_stays_aside() {
+    let (_folder, path) = earlier(3);
+    let identity = inspect(&path).unwrap().unwrap();
+    let store = open_as(&path, identity.clone()).unwrap();
+    let first = store.quarantine_all().await.unwrap();
+    let [row] = &first[..] else { panic!("one run was set aside: {first:?}") };
+    assert_eq!((row.key.workflow.as_str(), row.source, row.behind), ("aside", 2, 0));
+    assert!(row.reason.contains("does not decode") && !row.entry.is_empty(), "{row:?}");
+    // Under the schema before, the second region's row took the first one's place (E1).
+    let other = QuarantineRow { source: 3, ..row.clone() };
+    store.quarantine_put(other.clone()).await.unwrap();
+    let both = [row.clone(), other];
+    assert_eq!(store.quarantine_all().await.unwrap(), both);
+    drop(store);
+    set_schema(&path, 2);
+    let again = open_as(&path, identity).unwrap();
+    assert_eq!(again.quarantine_all().await.unwrap(), both, "done again, the migration changes nothing");
 }
 
 #[tokio::test]

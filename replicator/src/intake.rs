@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
-use antipode_core::ids::{RunKey, Sequence, ShardId};
+use antipode_core::ids::{RegionId, RunKey, Sequence, ShardId};
 use antipode_persistence::rows::{PositionRow, QuarantineRow};
 use antipode_proto::link::{FetchRunResponse, RegionInfo, ReplicateRequest, ReplicateResponse};
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -191,10 +191,11 @@ impl Intake {
             }
             Output::MarkBehind { key, behind } => {
                 self.show_exceptions();
-                self.ask(async move { mark_behind(&shared, &key, behind).await });
+                let source = peer.id;
+                self.ask(async move { mark_behind(&shared, &key, source, behind).await });
             }
             Output::Unquarantine(key) => self.ask(async move {
-                match shared.store.quarantine_remove(&key).await {
+                match shared.store.quarantine_remove(&key, peer.id.0).await {
                     Ok(()) => Ok(Done::Unquarantined(key)),
                     Err(error) => {
                         tracing::warn!(run = %key, %error, "a mended run stays in the quarantine table");
@@ -280,9 +281,9 @@ async fn store(shared: &Shared, rows: Vec<PositionRow>) -> Done {
     }
 }
 
-async fn mark_behind(shared: &Shared, key: &RunKey, behind: u64) -> Result<Done, Error> {
+async fn mark_behind(shared: &Shared, key: &RunKey, source: RegionId, behind: u64) -> Result<Done, Error> {
     let stored = shared.store.quarantine_all().await?;
-    if let Some(row) = stored.into_iter().find(|row| row.key == *key) {
+    if let Some(row) = stored.into_iter().find(|row| row.key == *key && row.source == source.0) {
         shared.store.quarantine_put(QuarantineRow { behind, ..row }).await?;
     }
     Ok(Done::Nothing)

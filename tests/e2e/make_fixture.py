@@ -2,8 +2,8 @@
 
     python tests/e2e/make_fixture.py tests/fixtures/store-issue-2
 
-The folder holds a closed run, an open one with a retried activity, timers and a signal that waits, a chain of two runs, and a
-run with two branches after a divergence. A fixture is written once and never again: it stands for the folders that users have."""
+The folder holds a closed run, an open one with a retried activity, timers and a signal that waits, a chain of two runs, a
+run with two branches after a divergence, and (since issue 3) a run that east quarantined. A fixture is written once and never again: it stands for the folders that users have."""
 
 import json
 import shutil
@@ -53,6 +53,38 @@ def write(cluster):
     return ["closed", "chain", "open", "diverged"]
 
 
+def set_aside(cluster):
+    """A run that east quarantined because west sent a batch whose end was missing. The batch is whole again in west's file: a
+    replay mends the run."""
+    cluster.cut_both()
+    run_id = cluster.west.start("aside", "aside", **LONG)
+    assert cluster.stop() == 0
+    file = cluster.data / "west.db"
+    batches = """SELECT batches.id, batches.events FROM batches JOIN runs ON runs.id = batches.run
+                 WHERE runs.workflow = 'aside' ORDER BY batches.sequence"""
+    whole = edit(file, batches)
+    for number, events in whole:
+        edit(file, "UPDATE batches SET events = ? WHERE id = ?", events[:-1], number)
+    cluster.start()
+    east = cluster.data / "east.db"
+    eventually("east has set the run aside", lambda: edit(east, "SELECT run FROM quarantine"))
+    assert cluster.stop() == 0
+    for number, events in whole:
+        edit(file, "UPDATE batches SET events = ? WHERE id = ?", events, number)
+    assert edit(east, "SELECT workflow, source FROM quarantine") == [("aside", 2)]
+    return {"workflow_id": "aside", "run_id": run_id, "region": "east"}
+
+
+def edit(file, statement, *values):
+    """Asks or changes a database file."""
+    connection = sqlite3.connect(file)
+    try:
+        with connection:
+            return connection.execute(statement, values).fetchall()
+    finally:
+        connection.close()
+
+
 def told(cluster, workflow_id):
     """What both regions say of a workflow id's current run."""
     said = cluster.same(workflow_id)
@@ -72,7 +104,7 @@ def main(target):
     try:
         ids = write(cluster)
         expected = {"namespace_version": cluster.version("east"), "runs": {i: told(cluster, i) for i in ids}}
-        assert cluster.stop() == 0
+        expected["quarantined"] = set_aside(cluster)
     finally:
         cluster.close()
     for file in cluster.data.rglob("*.db"):

@@ -88,6 +88,7 @@ macro_rules! conformance_suite {
             records::namespaces_are_written_by_compare_and_swap,
             records::positions_only_grow,
             records::regions_and_quarantine_are_kept,
+            records::a_run_is_quarantined_by_each_source_apart,
         );
     };
     (@ $make:expr, $($part:ident::$name:ident),+ $(,)?) => {

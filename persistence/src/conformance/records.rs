@@ -97,9 +97,39 @@ pub async fn regions_and_quarantine_are_kept(store: &impl Store) -> Outcome {
     held.behind = 3;
     store.quarantine_put(held.clone()).await?;
     ensure_eq!(store.quarantine_all().await?, [held], "quarantine");
-    store.quarantine_remove(&key("w", 2)).await?;
+    store.quarantine_remove(&key("w", 2), 2).await?;
     ensure_eq!(store.quarantine_all().await?.len(), 1, "another run's is not touched");
-    store.quarantine_remove(&key("w", 1)).await?;
+    store.quarantine_remove(&key("w", 1), 2).await?;
     ensure_eq!(store.quarantine_all().await?.len(), 0, "removed");
+    Ok(())
+}
+
+/// Entries of two regions may set one run aside at once, and each is mended from its own source (E1): neither's row touches
+/// the other's.
+///
+/// # Errors
+/// The store does not pass.
+pub async fn a_run_is_quarantined_by_each_source_apart(store: &impl Store) -> Outcome {
+    let held = |source: u32, reason: &str| QuarantineRow {
+        key: key("w", 1),
+        source,
+        reason: reason.to_string(),
+        entry: Bytes::from(format!("entry of {source}")),
+        since: Timestamp(i64::from(source)),
+        behind: 0,
+    };
+    let (second, third) = (held(2, "broken off"), held(3, "a hole that nobody fills"));
+    store.quarantine_put(third.clone()).await?;
+    store.quarantine_put(second.clone()).await?;
+    ensure_eq!(store.quarantine_all().await?, [second.clone(), third.clone()], "a row each, by source");
+    let behind = QuarantineRow { behind: 4, ..second };
+    store.quarantine_put(behind.clone()).await?;
+    ensure_eq!(store.quarantine_all().await?, [behind, third.clone()], "one is replaced, the other is not");
+    store.quarantine_remove(&key("w", 1), 2).await?;
+    ensure_eq!(store.quarantine_all().await?, [third], "one is mended, the other is not");
+    store.quarantine_remove(&key("w", 1), 2).await?;
+    ensure_eq!(store.quarantine_all().await?.len(), 1, "once more changes nothing");
+    store.quarantine_remove(&key("w", 1), 3).await?;
+    ensure_eq!(store.quarantine_all().await?.len(), 0, "both are mended");
     Ok(())
 }

@@ -68,12 +68,12 @@ impl RegionStore for MemoryStore {
     }
 
     async fn quarantine_put(&self, row: QuarantineRow) -> Result<(), Error> {
-        self.state().quarantine.insert(row.key.clone(), row);
+        self.state().quarantine.insert((row.key.clone(), row.source), row);
         Ok(())
     }
 
-    async fn quarantine_remove(&self, key: &RunKey) -> Result<(), Error> {
-        self.state().quarantine.remove(key);
+    async fn quarantine_remove(&self, key: &RunKey, source: u32) -> Result<(), Error> {
+        self.state().quarantine.remove(&(key.clone(), source));
         Ok(())
     }
 }

@@ -161,7 +161,7 @@ impl RegionStore for SqliteStore {
     async fn quarantine_all(&self) -> Result<Vec<QuarantineRow>, Error> {
         self.all(
             "SELECT namespace, workflow, run, source, reason, entry, since, behind FROM quarantine
-             ORDER BY namespace, workflow, run",
+             ORDER BY namespace, workflow, run, source",
             quarantine_row,
         )
         .await
@@ -190,12 +190,14 @@ impl RegionStore for SqliteStore {
         .await
     }
 
-    async fn quarantine_remove(&self, key: &RunKey) -> Result<(), Error> {
+    async fn quarantine_remove(&self, key: &RunKey, source: u32) -> Result<(), Error> {
         let key = key.clone();
         self.write(move |connection| {
             connection
-                .prepare_cached("DELETE FROM quarantine WHERE namespace = ?1 AND workflow = ?2 AND run = ?3")?
-                .execute((key.namespace.0.as_bytes(), key.workflow.as_str(), key.run.0.as_bytes()))?;
+                .prepare_cached(
+                    "DELETE FROM quarantine WHERE namespace = ?1 AND workflow = ?2 AND run = ?3 AND source = ?4",
+                )?
+                .execute((key.namespace.0.as_bytes(), key.workflow.as_str(), key.run.0.as_bytes(), source))?;
             Ok(())
         })
         .await

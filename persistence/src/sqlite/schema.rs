@@ -12,9 +12,10 @@ use crate::{Error, rows::Identity};
 /// "ANTP": marks our files in their header.
 pub(super) const APPLICATION_ID: i32 = 0x414E_5450;
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../schema/sqlite/0001_first.sql"),
     include_str!("../../schema/sqlite/0002_retention.sql"),
+    include_str!("../../schema/sqlite/0003_quarantine.sql"),
 ];
 
 /// Version of the schema that this binary writes.

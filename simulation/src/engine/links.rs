@@ -539,7 +539,8 @@ impl Engine {
                 self.trace.line(Kind::Link, Some(to), Some(key.workflow.as_str()), || {
                     format!("lets run {} out of quarantine", super::short(&key.run))
                 });
-                let _ = self.sites[to].region.store.quarantine_remove(&key).now_or_never();
+                let source = self.sites[from].region.id.0;
+                let _ = self.sites[to].region.store.quarantine_remove(&key, source).now_or_never();
                 self.with_inbox(from, to, |inbox, cx| inbox.unquarantined(cx));
             }
             inbox::Output::Proved(proved) => {

@@ -45,9 +45,7 @@ impl Engine {
             dropped = draw(self, net.drop) || mute;
             copied = !acks && draw(self, net.duplicate);
             overtakes = !acks && draw(self, net.reorder);
-            // One sender only: the quarantine table has a row a run, so a run that two regions' entries put there is let out by
-            // the first of them (a known fault: scenario quarantined_from_two_sources).
-            if sender == 0 && draw(self, net.corrupt) && break_off(&mut payload) {
+            if draw(self, net.corrupt) && break_off(&mut payload) {
                 self.fault("message corrupted");
                 self.note(State::Corrupted);
             }
