@@ -234,6 +234,11 @@ impl<T: Token> Shard<T> {
                 .collect();
             for (workflow, run) in cached {
                 self.rearm(&workflow, run);
+                // A task has no time at which it wakes.
+                let key = workflow.run(run);
+                if self.cached(&key).is_ok_and(|cached| cached.changed_at > self.durable) {
+                    self.wakes.insert((self.now, key));
+                }
             }
             self.scan(vec![id]);
         }

@@ -259,6 +259,7 @@ impl<T: Token> Shard<T> {
                 }
             }
             let lost = self.is_lost(key);
+            self.look_back(key, &owner, lost)?;
             self.cached(key)?.run.owed_to(&self.cached(&owner)?.run, lost)
         };
         if !owing.file.is_empty() {
@@ -284,6 +285,20 @@ impl<T: Token> Shard<T> {
             self.settle(&owner, version)?;
         }
         Ok(())
+    }
+
+    /// B1, B2: what the run before took counted as passed on to this one. When another chain takes the workflow id from this
+    /// one, it is asked again: it may hold what nobody else has.
+    fn look_back(&mut self, key: &RunKey, owner: &RunKey, lost: bool) -> Result<(), Refusal> {
+        let run = &self.cached(key)?.run;
+        let counts = !lost && !run.state.is_open();
+        if counts || self.cached(owner)?.run.first_run == run.first_run {
+            return Ok(());
+        }
+        let Some(before) = run.predecessor().map(|run| RunKey { run, ..key.clone() }) else { return Ok(()) };
+        let Ok(cached) = self.cached_mut(&before) else { return Ok(()) };
+        cached.handed_over = false;
+        self.derive(&before)
     }
 
     /// Does what is due for a run of a namespace that is active here.
