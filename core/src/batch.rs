@@ -9,7 +9,8 @@ use crate::{
     chain::ChainValue,
     identity::Identity,
     ids::{
-        EventId, FailoverVersion, Incarnation, Place, RegionId, RunId, RunKey, Sequence, ShardId, WorkflowId,
+        EventId, FailoverVersion, Incarnation, Place, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp,
+        WorkflowId,
     },
     version_history::VersionHistory,
 };
@@ -32,6 +33,14 @@ pub enum Malformed {
         field: &'static str,
         /// What is wrong.
         why: &'static str,
+    },
+    /// It is not the batch whose chain value came with it (G1).
+    #[error("its bytes have the chain value {found}, and {named} came with it")]
+    Chain {
+        /// Sent along.
+        named: String,
+        /// Of the bytes.
+        found: ChainValue,
     },
 }
 
@@ -94,6 +103,9 @@ pub struct Envelope {
     pub recent: Vec<Identity>,
     /// Version of the fold that wrote it (A10).
     pub fold_version: u32,
+    /// Clock of the writer, when the time of the events is another: that never goes back on a branch, and deadlines of what
+    /// the events start must not wait for a clock that was ahead once (H2).
+    pub clock: Option<Timestamp>,
 }
 
 /// A batch with its decoded header.
@@ -137,10 +149,35 @@ impl Batch {
         Ok(Self { envelope, envelope_bytes, events, chain })
     }
 
+    /// Reads a batch that came over a link. A bit that changed on the way may still decode: only the chain value tells (G1).
+    ///
+    /// # Errors
+    /// [`Malformed::Chain`] when the bytes are not those that were sent; else as [`Batch::open`].
+    pub fn from_wire(received: &wire::Batch) -> Result<Self, Malformed> {
+        let opened = Self::open(received.envelope.clone(), received.events.clone());
+        if received.chain.is_empty() {
+            // A peer of the previous version sends none.
+            return opened;
+        }
+        let found = match &opened {
+            Ok(batch) => batch.chain,
+            Err(_) => ChainValue::of_batch(&received.envelope, &received.events),
+        };
+        if found.0[..] == received.chain[..] {
+            return opened;
+        }
+        let named = received.chain.iter().map(|byte| format!("{byte:02x}")).collect();
+        Err(Malformed::Chain { named, found })
+    }
+
     /// Wire form.
     #[must_use]
     pub fn to_wire(&self) -> wire::Batch {
-        wire::Batch { envelope: self.envelope_bytes.clone(), events: self.events.clone() }
+        wire::Batch {
+            envelope: self.envelope_bytes.clone(),
+            events: self.events.clone(),
+            chain: self.chain.to_bytes(),
+        }
     }
 
     /// Decodes the events.
@@ -204,6 +241,7 @@ impl Envelope {
             inherited: self.inherited.iter().map(Identity::to_wire).collect(),
             fold_version: self.fold_version,
             recent: self.recent.iter().map(Identity::to_wire).collect(),
+            clock_unix_nanos: self.clock.map_or(0, |clock| clock.0),
         }
     }
 
@@ -279,6 +317,7 @@ impl Envelope {
             inherited,
             recent,
             fold_version: stored.fold_version,
+            clock: (stored.clock_unix_nanos != 0).then_some(Timestamp(stored.clock_unix_nanos)),
         })
     }
 }

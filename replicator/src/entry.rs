@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antipode_core::{
-    batch::Batch,
+    batch::{Batch, Malformed},
     ids::{FailoverVersion, NamespaceId, RunId, RunKey, WorkflowId, WorkflowKey},
 };
 use antipode_history::api::Replicated;
@@ -36,6 +36,14 @@ pub struct Unreadable {
     pub key: RunKey,
     /// In words.
     pub why: String,
+    /// Its bytes are not those that were sent, so neither is what they say of the run: it has to be asked for again (G1).
+    pub changed: bool,
+}
+
+impl Unreadable {
+    fn new(key: RunKey, why: impl Into<String>) -> Self {
+        Self { key, why: why.into(), changed: false }
+    }
 }
 
 /// Reads an entry.
@@ -46,14 +54,12 @@ pub fn read(entry: &link::Entry) -> Result<Received, Unreadable> {
     match &entry.entry {
         Some(link::entry::Entry::Batch(batch)) => read_batch(batch),
         Some(link::entry::Entry::State(state)) => read_state(state),
-        None => {
-            Err(Unreadable { key: best_key("", "", ""), why: "the entry is of a kind not known here".into() })
-        }
+        None => Err(Unreadable::new(best_key("", "", ""), "the entry is of a kind not known here")),
     }
 }
 
 fn read_batch(batch: &wire::Batch) -> Result<Received, Unreadable> {
-    match Batch::open(batch.envelope.clone(), batch.events.clone()) {
+    match Batch::from_wire(batch) {
         Ok(batch) => Ok(Received {
             key: batch.envelope.run.clone(),
             version: Some(batch.envelope.version),
@@ -62,9 +68,19 @@ fn read_batch(batch: &wire::Batch) -> Result<Received, Unreadable> {
         Err(malformed) => {
             let envelope = wire::BatchEnvelope::decode(&*batch.envelope).unwrap_or_default();
             let key = best_key(&envelope.namespace_id, &envelope.workflow_id, &envelope.run_id);
-            Err(Unreadable { key, why: malformed.to_string() })
+            let changed = matches!(malformed, Malformed::Chain { .. });
+            Err(Unreadable { key, why: malformed.to_string(), changed })
         }
     }
+}
+
+/// What a region answered, if its batches are those that it sent (G1).
+///
+/// # Errors
+/// [`Unreadable`]: the first that is not.
+pub fn unchanged(response: &link::FetchRunResponse) -> Result<(), Unreadable> {
+    let changed = response.batches.iter().find_map(|batch| read_batch(batch).err().filter(|one| one.changed));
+    changed.map_or(Ok(()), Err)
 }
 
 fn read_state(state: &wire::RunState) -> Result<Received, Unreadable> {
@@ -74,7 +90,7 @@ fn read_state(state: &wire::RunState) -> Result<Received, Unreadable> {
         }
         None => {
             let key = best_key(&state.namespace_id, &state.workflow_id, &state.run_id);
-            Err(Unreadable { key, why: "the state names no run".to_string() })
+            Err(Unreadable::new(key, "the state names no run"))
         }
     }
 }
@@ -102,8 +118,6 @@ fn best_key(namespace: &str, workflow: &str, run: &str) -> RunKey {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     const NAMESPACE: &str = "6f6e6520-6e61-4d65-8370-616365206964";
@@ -137,7 +151,7 @@ mod tests {
             run_id: RUN.into(),
             ..wire::BatchEnvelope::default()
         };
-        let batch = wire::Batch { envelope: envelope.encode_to_vec().into(), events: Bytes::new() };
+        let batch = wire::Batch { envelope: envelope.encode_to_vec().into(), ..wire::Batch::default() };
         let entry = link::Entry { sequence: 1, entry: Some(link::entry::Entry::Batch(batch)) };
         let unreadable = read(&entry).unwrap_err();
         assert_eq!(unreadable.key.run.to_string(), RUN);

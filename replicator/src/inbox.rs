@@ -324,6 +324,9 @@ impl Inbox {
             let step = job.mending.advance(event, around);
             let overtaken = job.mending.take_overtaken();
             self.outputs.extend(overtaken.into_iter().map(|(id, version)| Output::Overtaken(id, version)));
+            let changed = job.mending.take_changed();
+            self.counts.changed += changed.len() as u64;
+            self.outputs.extend(changed.into_iter().map(Output::Changed));
             self.carry_out(cx.now, id, step);
         }
         self.say(cx.now);

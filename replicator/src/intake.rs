@@ -13,7 +13,7 @@ use tonic::Streaming;
 use crate::{
     error::Error,
     fetch,
-    inbox::{Call, Cx, Feed, Inbox, Output},
+    inbox::{Broken, Call, Cx, Feed, Inbox, Output},
     lane::{self, Answered, Queued},
     metrics::{self, Metrics, Outcome},
     pace::Pace,
@@ -111,8 +111,13 @@ impl Intake {
                     self.shared.refuse_cut(&self.peer.name, self.shared.gate.inward(&self.peer.name))?;
                     let Some(message) = message.and_then(|message| message.message) else { return Ok(()) };
                     self.shared.origin_is_up(&self.peer.name);
-                    self.with(|inbox, cx| inbox.message(cx, message))
-                        .map_err(|broken| Error::protocol(&self.peer.name, broken.to_string()))?;
+                    if let Err(broken) = self.with(|inbox, cx| inbox.message(cx, message)) {
+                        self.record_counts();
+                        if let Broken::Changed { .. } = broken {
+                            tracing::error!(peer = &*self.peer.name, %broken, "a batch is asked for again (G1)");
+                        }
+                        return Err(Error::protocol(&self.peer.name, broken.to_string()));
+                    }
                 }
                 Some(_) = self.lane_tasks.join_next() => return Err(Error::Stopping),
             }
@@ -206,6 +211,10 @@ impl Intake {
             Output::Proved(moved) => self.publish(&moved),
             Output::StorePositions(rows) => self.ask(async move { Ok(store(&shared, rows).await) }),
             Output::Overtaken(namespace, version) => shared.version_overtook(namespace, version),
+            Output::Changed(changed) => {
+                let (run, why) = (&changed.key, &changed.why);
+                tracing::error!(peer = &*peer.name, %run, why, "a fetched batch is asked for again (G1)");
+            }
         }
         Ok(())
     }
@@ -250,6 +259,7 @@ impl Intake {
             (Outcome::Retry, counts.retry),
             (Outcome::Quarantined, counts.quarantined),
             (Outcome::Behind, counts.behind),
+            (Outcome::Changed, counts.changed),
             (Outcome::Refused, counts.refused),
             (Outcome::UnknownNamespace, counts.not_ours),
         ] {

@@ -14,7 +14,7 @@ use antipode_history::api::{Applied, Replicated};
 use antipode_proto::link::{self, FetchRunRequest, FetchRunResponse};
 
 use crate::{
-    entry::{self, Received},
+    entry::{self, Received, Unreadable},
     records::{Records, covers},
 };
 
@@ -22,6 +22,8 @@ use crate::{
 const DEPTH_MAX: usize = 8;
 /// How often one entry may find a hole before it counts as one that cannot be filled.
 const HOLES_MAX: u32 = 256;
+/// How often one region is asked again because its answer changed on the way.
+const CHANGED_MAX: u32 = 3;
 /// How often nobody may have what is missing.
 const NOWHERE_MAX: u32 = 5;
 /// How often all regions are asked for a namespace record that would cover an entry.
@@ -169,6 +171,7 @@ enum Frame {
 pub struct Mending {
     stack: Vec<Frame>,
     overtaken: Vec<(NamespaceId, FailoverVersion)>,
+    changed: Vec<Unreadable>,
 }
 
 impl Mending {
@@ -184,7 +187,7 @@ impl Mending {
         if !judged {
             stack.push(Frame::Record(record));
         }
-        Ok(Self { stack, overtaken: Vec::new() })
+        Ok(Self { stack, overtaken: Vec::new(), changed: Vec::new() })
     }
 
     /// Brings a quarantined run up to date from its source, whole. Nobody else will do: what came after the failing entry was
@@ -192,7 +195,7 @@ impl Mending {
     #[must_use]
     pub fn replay(key: &RunKey) -> Self {
         let replay = Replay { hole: Hole::whole(key), complete: false };
-        Self { stack: vec![Frame::Replay(replay)], overtaken: Vec::new() }
+        Self { stack: vec![Frame::Replay(replay)], overtaken: Vec::new(), changed: Vec::new() }
     }
 
     /// What is to be done after this event.
@@ -209,7 +212,7 @@ impl Mending {
             let next = match top {
                 Frame::Entry(entry) => entry.resume(input, around.now, depth),
                 Frame::Record(record) => record.resume(&input, around, &mut self.overtaken),
-                Frame::Fetch(fetch) => fetch.resume(input, around.peers),
+                Frame::Fetch(fetch) => fetch.resume(input, around.peers, &mut self.changed),
                 Frame::Fetched(fetched) => fetched.resume(&input),
                 Frame::Replay(replay) => replay.resume(input),
             };
@@ -234,6 +237,11 @@ impl Mending {
     /// Versions of entries that were offered although no region had a record that reached them (F5).
     pub fn take_overtaken(&mut self) -> Vec<(NamespaceId, FailoverVersion)> {
         std::mem::take(&mut self.overtaken)
+    }
+
+    /// Answers that changed on their way (G1).
+    pub fn take_changed(&mut self) -> Vec<Unreadable> {
+        std::mem::take(&mut self.changed)
     }
 }
 
@@ -304,7 +312,7 @@ impl Entry {
                 }
                 let hole = Hole { key, known, until };
                 self.hole = Some(hole.clone());
-                Next::Push(Frame::Fetch(Fetch { hole, peer: 0, limit: usize::MAX, failed: None }))
+                Next::Push(Frame::Fetch(Fetch { hole, peer: 0, limit: usize::MAX, failed: None, changed: 0 }))
             }
         }
     }
@@ -372,16 +380,27 @@ struct Fetch {
     /// So many of the peers are asked.
     limit: usize,
     failed: Option<String>,
+    /// So often the answer of this peer changed on its way.
+    changed: u32,
 }
 
 impl Fetch {
-    fn resume(&mut self, input: Input, peers: &[Arc<str>]) -> Next {
+    fn resume(&mut self, input: Input, peers: &[Arc<str>], changed: &mut Vec<Unreadable>) -> Next {
         match input {
             Input::Outside(Event::Fetched(Ok(response))) if response.found => {
-                return Next::Pop(Input::Got(Got::Response(response)));
+                // G1: nothing of an answer is looked at before all of it is known to be what was sent.
+                let Err(unreadable) = entry::unchanged(&response) else {
+                    return Next::Pop(Input::Got(Got::Response(response)));
+                };
+                self.changed += 1;
+                if self.changed >= CHANGED_MAX {
+                    (self.peer, self.changed) = (self.peer + 1, 0);
+                    self.failed = Some(unreadable.why.clone());
+                }
+                changed.push(unreadable);
             }
             Input::Outside(Event::Fetched(answer)) => {
-                self.peer += 1;
+                (self.peer, self.changed) = (self.peer + 1, 0);
                 if let Err(why) = answer {
                     self.failed = Some(why);
                 }
@@ -467,7 +486,13 @@ impl Replay {
             Input::Filled { new } if self.complete => {
                 Next::Pop(Input::Settled(if new { Mended::Applied } else { Mended::Known }))
             }
-            _ => Next::Push(Frame::Fetch(Fetch { hole: self.hole.clone(), peer: 0, limit: 1, failed: None })),
+            _ => Next::Push(Frame::Fetch(Fetch {
+                hole: self.hole.clone(),
+                peer: 0,
+                limit: 1,
+                failed: None,
+                changed: 0,
+            })),
         }
     }
 }

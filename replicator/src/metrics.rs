@@ -35,6 +35,7 @@ pub(crate) enum Outcome {
     Retry,
     Quarantined,
     Behind,
+    Changed,
     Refused,
     UnknownNamespace,
 }
@@ -48,6 +49,7 @@ impl Outcome {
             Self::Retry => "retry",
             Self::Quarantined => "quarantined",
             Self::Behind => "behind_quarantine",
+            Self::Changed => "changed_on_the_way",
             Self::Refused => "no_room_in_quarantine",
             Self::UnknownNamespace => "unknown_namespace",
         }

@@ -439,8 +439,9 @@ impl Author {
             u32::try_from(if self.random.percent(50) { 0 } else { self.random.below(usual) }).unwrap_or(0)
         };
         let (drop, duplicate, reorder, corrupt) = (some(60), some(100), some(100), some(30));
+        let flip = some(30);
         let delay = [self.span(1, 5), self.span(6, 200)];
-        Step { net: Some(NetSetup { delay, drop, duplicate, reorder, corrupt }), ..Step::default() }
+        Step { net: Some(NetSetup { delay, drop, duplicate, reorder, corrupt, flip }), ..Step::default() }
     }
 
     fn namespace(&mut self) -> Step {

@@ -46,7 +46,12 @@ impl Inbox {
                         group.push(replicated);
                     }
                 }
-                Err(Unreadable { key, why }) => {
+                Err(Unreadable { key, why, changed: true }) => {
+                    self.counts.changed += 1;
+                    let sequence = Sequence(entry.sequence);
+                    return Err(Broken::Changed { shard: feed.shard, sequence, key, why });
+                }
+                Err(Unreadable { key, why, changed: false }) => {
                     self.quarantine(cx.now, Item { feed, range, key, entry, holds_credit: true }, why);
                 }
             }

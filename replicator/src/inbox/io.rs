@@ -14,6 +14,7 @@ use antipode_proto::{
 
 use super::progress::{Feed, Positions};
 use crate::{
+    entry::Unreadable,
     proof::{Exceptions, Gap},
     records::Records,
     selection::KnownStates,
@@ -106,10 +107,12 @@ pub enum Output {
     /// An entry of this version was offered although no region had a record that reached it (F5): a forced failover mints
     /// above it (F3).
     Overtaken(NamespaceId, FailoverVersion),
+    /// A region's answer to a fetch changed on its way, and is asked for again (G1): to be logged.
+    Changed(Unreadable),
 }
 
 /// What arrived breaks the protocol: the stream starts again from the proof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// Something is missing.
     #[error(transparent)]
@@ -120,6 +123,20 @@ pub enum Broken {
     /// It sent something before it said who it is.
     #[error("it did not open the stream with its info")]
     NotOpened,
+    /// A batch changed on its way. Also its ids may be wrong, so it cannot be set aside: it is sent again (G1).
+    #[error(
+        "entry {sequence} of shard {shard}, of run {key} as far as it can be read, changed on its way: {why}"
+    )]
+    Changed {
+        /// The source's shard.
+        shard: ShardId,
+        /// Position there.
+        sequence: Sequence,
+        /// As it says.
+        key: RunKey,
+        /// In words.
+        why: String,
+    },
 }
 
 /// What happened, counted since it was last asked.
@@ -139,6 +156,8 @@ pub struct Counts {
     pub quarantined: u64,
     /// Entries of such runs.
     pub behind: u64,
+    /// Batches that changed on their way (G1).
+    pub changed: u64,
     /// Entries that found no room among the exceptions: the watermark stops (E1).
     pub refused: u64,
     /// Entries of namespaces that do not list this region.

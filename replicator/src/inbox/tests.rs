@@ -57,6 +57,49 @@ fn a_lost_stream_is_sent_again_from_the_proof() {
 }
 
 #[test]
+fn a_batch_that_changed_on_the_way_ends_its_stream() {
+    // G1: whichever bit it is, of the ids too: nothing is applied, set aside or proved, and it is sent again.
+    let mut region = crate::testing::Region::new(0);
+    let batch = region.append(&key("w", 1), 1, None).to_wire();
+    let bits = (batch.envelope.len() + batch.events.len()) * 8;
+    assert!(bits > 800, "{bits}");
+    for bit in 0..bits {
+        let mut changed = batch.clone();
+        let at = bit / 8;
+        let (part, at) = match at.checked_sub(batch.envelope.len()) {
+            None => (&mut changed.envelope, at),
+            Some(at) => (&mut changed.events, at),
+        };
+        let mut bytes = part.to_vec();
+        bytes[at] ^= 1 << (bit % 8);
+        *part = bytes.into();
+        let message = |batch: &antipode_proto::core::Batch| {
+            let body = link::entry::Entry::Batch(batch.clone());
+            let entries = vec![link::Entry { sequence: 1, entry: Some(body) }];
+            let (after, through) = (0, 1);
+            Message::Entries(replicate_response::Entries {
+                shard: 1,
+                after,
+                through,
+                entries,
+                ..Default::default()
+            })
+        };
+        let (mut inbox, table, mut states) = alone();
+        let mut cx = Cx { now: Timestamp(0), records: &table, received: &mut states };
+        inbox.take_outputs();
+        let broken = inbox.message(&mut cx, message(&changed)).unwrap_err();
+        assert!(matches!(broken, Broken::Changed { sequence: Sequence(1), .. }), "{broken}");
+        assert!(inbox.take_outputs().is_empty() && inbox.exceptions().is_empty());
+        assert_eq!(inbox.take_counts().changed, 1);
+        // A peer of the previous version sends no chain value.
+        let old = antipode_proto::core::Batch { chain: Default::default(), ..batch.clone() };
+        let (mut inbox, ..) = alone();
+        assert_eq!(inbox.message(&mut cx, message(&old)), Ok(()));
+    }
+}
+
+#[test]
 fn another_life_of_the_source_starts_from_nothing() {
     // E2: positions of a life that is over mean nothing in the next.
     let mut world = two();

@@ -80,6 +80,31 @@ fn a_hole_is_asked_for_at_the_source_then_elsewhere_and_filled_before_the_entry(
 }
 
 #[test]
+fn an_answer_that_changed_on_the_way_is_asked_for_again() {
+    // G1: not a byte of it is applied, and somebody else is asked when that goes on.
+    let (east, entry) = east();
+    let hole = Hole::whole(&key("w", 1));
+    let Event::Offered(verdict) = need(&hole) else { panic!("not a verdict") };
+    let mut driver = Driver::new(Mending::entry(&entry, Some(verdict)).unwrap());
+    driver.step(Event::Begin);
+    let whole = east.fetch(&hole.request());
+    let mut answer = whole.clone();
+    let mut events = answer.batches[1].events.to_vec();
+    *events.last_mut().unwrap() ^= 1;
+    answer.batches[1].events = events.into();
+    for peer in ["east", "east", "north"] {
+        let Step::Fetch(asked, _) = driver.step(Event::Fetched(Ok(answer.clone()))) else {
+            panic!("no fetch")
+        };
+        assert_eq!(&*asked, peer);
+    }
+    assert!(matches!(driver.step(Event::Fetched(Ok(whole))), Step::Offer(..)));
+    let changed = driver.mending.take_changed();
+    assert_eq!(changed.len(), 3);
+    assert_eq!(changed[0].key, key("w", 1));
+}
+
+#[test]
 fn what_nobody_has_is_poison_after_some_tries_and_what_is_unreachable_is_waited_for() {
     // E1
     let (_, entry) = east();

@@ -24,7 +24,7 @@ pub(crate) struct Link {
     pub(crate) source: usize,
     pub(crate) receiver: usize,
     pub(crate) ends: Option<(Outbox, Inbox)>,
-    to_receiver: VecDeque<replicate_response::Message>,
+    pub(crate) to_receiver: VecDeque<replicate_response::Message>,
     to_source: VecDeque<replicate_request::Message>,
     pub(crate) withheld: outbox::Withheld,
     pub(crate) positions: Positions,
@@ -261,7 +261,8 @@ impl World {
                 self.regions[receiver].quarantine.remove(&key);
                 self.with_inbox(index, |inbox, cx| inbox.unquarantined(cx));
             }
-            inbox::Output::Proved(_) | inbox::Output::StorePositions(_) | inbox::Output::Overtaken(..) => {}
+            inbox::Output::Proved(_) | inbox::Output::StorePositions(_) => {}
+            inbox::Output::Overtaken(..) | inbox::Output::Changed(_) => {}
         }
     }
 

@@ -399,6 +399,9 @@ impl Engine {
         match broken {
             Some(broken) => {
                 self.note(State::StreamBroke);
+                if let inbox::Broken::Changed { .. } = broken {
+                    self.note(State::Changed);
+                }
                 self.break_stream(from, to, &broken.to_string())
             }
             None => Ok(()),
@@ -559,6 +562,11 @@ impl Engine {
                 let _ = self.sites[to].region.store.position_put(rows).now_or_never();
             }
             inbox::Output::Overtaken(_, version) => self.watch.saw(to, version),
+            inbox::Output::Changed(changed) => {
+                self.note(State::Changed);
+                let text = format!("asks again for run {}: {}", super::short(&changed.key.run), changed.why);
+                self.trace.line(Kind::Link, Some(to), None, || text);
+            }
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ impl Engine {
         self.setup.net.duplicate = 0;
         self.setup.net.reorder = 0;
         self.setup.net.corrupt = 0;
+        self.setup.net.flip = 0;
         self.watch.trouble = Default::default();
         self.calls.lose = 0;
         for site in 0..self.sites.len() {

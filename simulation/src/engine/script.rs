@@ -137,14 +137,16 @@ pub struct NetSetup {
     pub duplicate: u32,
     /// Messages in a thousand that overtake or are overtaken.
     pub reorder: u32,
-    /// Messages in a thousand whose events arrive broken off.
+    /// Messages in a thousand with a batch whose events their source breaks off before it sends them: nobody can read them.
     pub corrupt: u32,
+    /// Messages in a thousand with a batch of which one bit changes on the way: it may decode still (G1).
+    pub flip: u32,
 }
 
 impl Default for NetSetup {
     fn default() -> Self {
         let delay = [Span::millis(5), Span::millis(5)];
-        Self { delay, drop: 0, duplicate: 0, reorder: 0, corrupt: 0 }
+        Self { delay, drop: 0, duplicate: 0, reorder: 0, corrupt: 0, flip: 0 }
     }
 }
 

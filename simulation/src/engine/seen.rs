@@ -53,6 +53,7 @@ states! {
     Duplicate "duplicate" "an entry arrived that was known already"
     StreamBroke "stream-broke" "a stream lost a message and began again from the stored positions"
     Corrupted "corrupted" "a message arrived broken off"
+    Changed "changed" "a batch changed on its way and was asked for again"
     Quarantined "quarantined" "a run was quarantined"
     Replayed "replayed" "a quarantined run was replayed and let go"
     CommitRejected "commit-rejected" "a commit was rejected and everything built on it dropped"

@@ -9,8 +9,9 @@ use crate::engine::{
 };
 
 /// What [`Expect::seen`] can count besides states: faults, by kind.
-const FAULTS: [&str; 18] = [
+const FAULTS: [&str; 19] = [
     "answer lost",
+    "bit flipped",
     "clock jump",
     "commit rejected",
     "commit unknown, lost",

@@ -57,6 +57,7 @@ impl Engine {
                 stream.last[direction] = at;
             }
         }
+        self.wear(sender, &mut payload);
         self.record_message(number, sender, target, at, &payload, dropped, false);
         let envelope = Envelope { number, from, to, sender, target, stream, payload };
         if overtakes {
@@ -78,6 +79,37 @@ impl Engine {
         } else {
             self.at(at, Due::Arrive(Box::new(envelope)));
         }
+    }
+
+    /// What happens to the batches in a message: the previous version sends no chain value; a bit may flip on the way (G1).
+    fn wear(&mut self, sender: usize, payload: &mut Payload) {
+        let previous = self.sites[sender].previous;
+        let flip = self.setup.net.flip;
+        let mut batches = batches(payload);
+        for batch in &mut batches {
+            if previous {
+                batch.chain.clear();
+            }
+        }
+        // Of what the previous version sent nobody can tell.
+        if batches.is_empty() || previous || flip == 0 || self.random.number() % 1_000 >= u64::from(flip) {
+            return;
+        }
+        let nth = self.random.below(batches.len());
+        let batch = &mut *batches[nth];
+        let split = batch.envelope.len();
+        let bit = self.random.below((split + batch.events.len()) * 8);
+        let (part, at) = if bit / 8 < split {
+            (&mut batch.envelope, bit / 8)
+        } else {
+            (&mut batch.events, bit / 8 - split)
+        };
+        let mut bytes = part.to_vec();
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1 << (bit % 8);
+        }
+        *part = bytes.into();
+        self.fault("bit flipped");
     }
 
     #[expect(clippy::too_many_arguments, reason = "one fact each, made in one place")]
@@ -124,7 +156,24 @@ impl Engine {
     }
 }
 
-/// Breaks off the events of a batch that travels: they do not decode. False: there is none in it.
+/// The batches in a message.
+fn batches(payload: &mut Payload) -> Vec<&mut wire::Batch> {
+    match payload {
+        Payload::ToReceiver(replicate_response::Message::Entries(entries)) => entries
+            .entries
+            .iter_mut()
+            .filter_map(|entry| match &mut entry.entry {
+                Some(antipode_proto::link::entry::Entry::Batch(batch)) => Some(batch),
+                _ => None,
+            })
+            .collect(),
+        Payload::FetchAnswer { answer: Ok(response), .. } => response.batches.iter_mut().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Breaks off the events of a batch, as its source has them broken: its chain value fits, and they do not decode. False: there
+/// is none in it.
 fn break_off(payload: &mut Payload) -> bool {
     let Payload::ToReceiver(replicate_response::Message::Entries(entries)) = payload else { return false };
     for entry in &mut entries.entries {
@@ -132,6 +181,9 @@ fn break_off(payload: &mut Payload) -> bool {
             && !batch.events.is_empty()
         {
             batch.events.truncate(batch.events.len() - 1);
+            if !batch.chain.is_empty() {
+                batch.chain = ChainValue::of_batch(&batch.envelope, &batch.events).to_bytes();
+            }
             return true;
         }
     }
