@@ -8,7 +8,9 @@ use antipode_core::{
 use antipode_proto::link::RegionInfo;
 
 /// Features of the protocol that this build speaks; a peer must speak those that `REQUIRED` names.
-pub const FEATURES: u64 = 0b1 | RELAYS;
+pub const FEATURES: u64 = 0b1 | RELAYS | LATE;
+/// Bit 2: acks say how many late entries are proved: those that belong to no range that is announced now.
+pub const LATE: u64 = 0b100;
 /// Bit 1: the peer relays for origins that the receiver names as down (C7). Nobody needs it to link up.
 pub const RELAYS: u64 = 0b10;
 /// Bit 0: entries announce ranges, acks carry flow, proof and exceptions.

@@ -16,7 +16,7 @@ mod io;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use antipode_core::ids::{Incarnation, NamespaceId, RegionId, RunKey, Sequence, ShardId, Timestamp};
+use antipode_core::ids::{Incarnation, NamespaceId, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp};
 use antipode_persistence::rows::LogPage;
 use antipode_proto::link::{
     self, DownOrigin,
@@ -26,7 +26,7 @@ use antipode_proto::link::{
 
 use crate::{
     cursor::Announcement,
-    entry,
+    entry, handshake,
     inbox::Feed,
     selection::{KnownStates, Selected, Vector},
 };
@@ -62,6 +62,10 @@ pub struct Outbox {
     life: Incarnation,
     /// Origins that are down for the receiver, and what it has of each (C7).
     down: BTreeMap<RegionId, Vector>,
+    /// Runs of the late entries that are on their way, in the order in which they were sent, and how many were proved before.
+    late: BTreeMap<ShardId, (VecDeque<RunId>, u64)>,
+    /// The receiver says when late entries are proved.
+    tells_late: bool,
     sent_states: KnownStates,
     pushed: Pushed,
     counts: Counts,
@@ -95,6 +99,8 @@ impl Outbox {
                 .collect(),
             tips: setup.ends.clone(),
             life: open.receiver.as_ref().map(|info| Incarnation(info.incarnation)).unwrap_or_default(),
+            late: BTreeMap::new(),
+            tells_late: open.receiver.as_ref().is_some_and(|info| info.features & handshake::LATE != 0),
             setup,
             feeds,
             waiting: VecDeque::new(),
@@ -109,6 +115,8 @@ impl Outbox {
         outbox.outputs.push(Output::Proved(outbox.proof.clone().into_iter().collect()));
         outbox.push_records(cx);
         outbox.set_down(&open.down);
+        // What the last stream had under way when it broke is let go once more.
+        cx.withheld.values_mut().flatten().for_each(|next| next.sent = false);
         outbox.send_released(cx);
         outbox.go_on(cx);
         outbox
@@ -138,7 +146,7 @@ impl Outbox {
         self.push_records(cx);
     }
 
-    /// The set of held runs changed: those that are let go are sent, in the ranges in which they were announced.
+    /// The set of held runs changed: those that are let go are sent.
     pub fn held_changed(&mut self, cx: &mut Cx<'_>) {
         self.send_released(cx);
     }
@@ -165,6 +173,9 @@ impl Outbox {
             let proof = self.proof.entry(ShardId(at.shard)).or_default();
             *proof = (*proof).max(Sequence(at.sequence));
             proved.push((ShardId(at.shard), *proof));
+        }
+        for at in &ack.late {
+            self.proved_late(cx, ShardId(at.shard), at.sequence);
         }
         if !proved.is_empty() {
             self.outputs.push(Output::Proved(proved));
@@ -266,39 +277,63 @@ impl Outbox {
         })));
     }
 
-    /// Sends what was withheld of runs that are no longer held, as the ranges in which it was announced.
+    /// Sends what was withheld of runs that are no longer held. The range of such an entry was announced long ago, maybe on
+    /// another stream, where its other entries may be lost: it goes with an empty one, which claims nothing (E1).
     fn send_released(&mut self, cx: &mut Cx<'_>) {
+        let range = Announcement { after: Sequence(0), through: Sequence(0) };
         let released: Vec<_> = cx.withheld.keys().filter(|run| !cx.held.contains(run)).copied().collect();
         for run in released {
-            for next in cx.withheld.remove(&run).into_iter().flatten() {
-                let (mut feed, mut range) = (next.feed, next.range);
-                if feed.relay_of.take().is_some() {
-                    // A relay's ranges meant something on their own stream only. An empty one of our own part claims nothing.
-                    range = Announcement { after: Sequence(0), through: Sequence(0) };
+            let Some(entries) = cx.withheld.get_mut(&run) else { continue };
+            let waiting = entries.iter_mut().filter(|next| !next.sent);
+            let (shards, waiting): (Vec<_>, Vec<_>) = waiting
+                .map(|next| {
+                    next.sent = true;
+                    (next.feed.shard, next.entry.clone())
+                })
+                .unzip();
+            if !self.tells_late {
+                // A peer of the previous version does not say when it has them.
+                cx.withheld.remove(&run);
+            }
+            for (shard, entry) in shards.into_iter().zip(waiting) {
+                if self.tells_late {
+                    self.late.entry(shard).or_default().0.push_back(run);
                 }
-                self.send_entries(cx.now, feed, range, vec![next.entry]);
+                self.send_entries(cx.now, Feed::own(shard), range, vec![entry]);
+            }
+        }
+    }
+
+    /// The receiver has proved so many late entries of a shard on this stream, in the order in which they were sent.
+    fn proved_late(&mut self, cx: &mut Cx<'_>, shard: ShardId, count: u64) {
+        let Some((sent, before)) = self.late.get_mut(&shard) else { return };
+        while *before < count
+            && let Some(run) = sent.pop_front()
+        {
+            *before += 1;
+            let Some(entries) = cx.withheld.get_mut(&run) else { continue };
+            if let Some(at) = entries.iter().position(|next| next.sent && next.feed.shard == shard) {
+                entries.remove(at);
+            }
+            if entries.is_empty() {
+                cx.withheld.remove(&run);
             }
         }
     }
 
     /// Takes the entries of held runs out: the range is announced without them, which breaks its promise on purpose.
-    fn withhold(
-        &mut self,
-        cx: &mut Cx<'_>,
-        feed: Feed,
-        range: Announcement,
-        selected: Vec<Selected>,
-    ) -> Vec<link::Entry> {
+    fn withhold(&mut self, cx: &mut Cx<'_>, feed: Feed, selected: Vec<Selected>) -> Vec<link::Entry> {
         let mut entries = Vec::with_capacity(selected.len());
         for Selected { run, entry, .. } in selected {
-            if !cx.held.contains(&run.run) && !cx.withheld.contains_key(&run.run) {
+            let waits = cx.withheld.get(&run.run).is_some_and(|behind| behind.iter().any(|next| !next.sent));
+            if !cx.held.contains(&run.run) && !waits {
                 entries.push(entry);
                 continue;
             }
             let behind = cx.withheld.entry(run.run).or_default();
             if !behind.iter().any(|other| other.feed == feed && is_same(&other.entry, &entry)) {
                 self.counts.withheld += 1;
-                behind.push_back(WithheldEntry { feed, range, run, entry });
+                behind.push_back(WithheldEntry { feed, run, entry, sent: false });
             }
         }
         entries

@@ -24,6 +24,8 @@ struct Range {
     unread: usize,
     /// Entries not yet durable, known or excepted.
     unproved: usize,
+    /// Entries of a late message.
+    late: u64,
 }
 
 /// Names a range of one tracker.
@@ -39,13 +41,15 @@ pub struct Tracker {
     first: u64,
     ranges: VecDeque<Range>,
     outstanding: usize,
+    late: u64,
 }
 
 impl Tracker {
     /// From the position that is already proved.
     #[must_use]
     pub fn new(proof: Sequence) -> Self {
-        Self { proof, flow: proof, announced: proof, first: 0, ranges: VecDeque::new(), outstanding: 0 }
+        let ranges = VecDeque::new();
+        Self { proof, flow: proof, announced: proof, first: 0, ranges, outstanding: 0, late: 0 }
     }
 
     /// Takes in an announced range with so many entries. A range below the position (a resend, or entries that were
@@ -65,7 +69,8 @@ impl Tracker {
         self.announced = self.announced.max(through);
         let number = RangeNumber(self.first + self.ranges.len() as u64);
         // A late range ends with what was announced before it: proving it claims nothing new.
-        self.ranges.push_back(Range { through: self.announced, unread: entries, unproved: entries });
+        let late = if through == Sequence(0) { entries as u64 } else { 0 };
+        self.ranges.push_back(Range { through: self.announced, unread: entries, unproved: entries, late });
         self.outstanding += entries;
         self.settle();
         Ok(number)
@@ -108,6 +113,7 @@ impl Tracker {
             && range.unproved == 0
         {
             self.proof = self.proof.max(range.through);
+            self.late += range.late;
             self.ranges.pop_front();
             self.first += 1;
         }
@@ -127,6 +133,12 @@ impl Tracker {
     #[must_use]
     pub fn flow(&self) -> Sequence {
         self.flow
+    }
+
+    /// Late entries that are proved: such an entry is in no range that is announced now, so the proof says nothing of it.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     /// Entries that are not proved.

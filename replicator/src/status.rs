@@ -149,7 +149,7 @@ mod tests {
     use antipode_proto::link;
 
     use super::*;
-    use crate::{cursor::Announcement, inbox::Feed, outbox::WithheldEntry};
+    use crate::{inbox::Feed, outbox::WithheldEntry};
 
     #[test]
     fn a_barrier_is_proved_by_every_shard_or_not_at_all() {
@@ -174,9 +174,8 @@ mod tests {
         state.change(|known| {
             known.exceptions_there.insert(key(1, 1), "broken".to_string());
             known.exceptions_there.insert(key(2, 2), "broken".to_string());
-            let range = Announcement { after: Sequence(0), through: Sequence(1) };
             let feed = Feed::own(ShardId(1));
-            let held = WithheldEntry { feed, range, run: key(1, 3), entry: link::Entry::default() };
+            let held = WithheldEntry { feed, run: key(1, 3), entry: link::Entry::default(), sent: false };
             known.withheld.insert(key(1, 3).run, VecDeque::from([held]));
         });
         let exceptions = state.known().exceptions_of(key(1, 0).namespace);

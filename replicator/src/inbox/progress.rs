@@ -45,8 +45,8 @@ impl Feed {
     }
 }
 
-/// Flow and proof of one feed.
-type Said = (Sequence, Sequence);
+/// Flow and proof of one feed, and how many late entries are proved.
+type Said = (Sequence, Sequence, u64);
 
 /// Progress of all feeds of one stream.
 #[derive(Debug, Default)]
@@ -147,9 +147,9 @@ impl Progress {
     /// What moved since the last ack, as positions and relayed positions; counts as said.
     pub(super) fn say(&mut self, ack: &mut Ack) {
         for (feed, tracker) in &self.trackers {
-            let (flow, proof) = said(tracker);
-            let before = self.acked.insert(*feed, (flow, proof));
-            if before == Some((flow, proof)) {
+            let (flow, proof, late) = said(tracker);
+            let before = self.acked.insert(*feed, (flow, proof, late));
+            if before == Some((flow, proof, late)) {
                 continue;
             }
             if let Some(origin) = feed.relay_of {
@@ -162,6 +162,9 @@ impl Progress {
             }
             if before.is_none_or(|before| before.1 != proof) {
                 ack.proof.push(Position { shard: feed.shard.0, sequence: proof.0 });
+            }
+            if late != before.map_or(0, |before| before.2) {
+                ack.late.push(Position { shard: feed.shard.0, sequence: late });
             }
         }
     }
@@ -216,7 +219,7 @@ impl Progress {
 }
 
 fn said(tracker: &Tracker) -> Said {
-    (tracker.flow(), tracker.proof())
+    (tracker.flow(), tracker.proof(), tracker.late())
 }
 
 #[cfg(test)]
@@ -231,9 +234,9 @@ mod tests {
         let range = progress.announce(feed, Sequence(0), Sequence(5), 2, 0).unwrap();
         progress.put_aside(feed, range);
         progress.prove(feed, range, false);
-        assert_eq!(said(&progress.trackers[&feed]), (Sequence(0), Sequence(0)));
+        assert_eq!(said(&progress.trackers[&feed]), (Sequence(0), Sequence(0), 0));
         progress.prove(feed, range, true);
-        assert_eq!(said(&progress.trackers[&feed]), (Sequence(5), Sequence(5)));
+        assert_eq!(said(&progress.trackers[&feed]), (Sequence(5), Sequence(5), 0));
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Outbox {
             sending.due = None;
             let range = sending.cursor.announce(cost);
             self.counts.bytes += selected.iter().map(|selected| selected.size as u64).sum::<u64>();
-            let entries = self.withhold(cx, feed, range, selected);
+            let entries = self.withhold(cx, feed, selected);
             self.send_entries(cx.now, feed, range, entries);
             self.advance(cx.now, feed);
         }

@@ -9,7 +9,6 @@ use antipode_core::ids::{RegionId, RunId, RunKey, Sequence, ShardId, Timestamp};
 use antipode_proto::link::{self, RegionInfo, replicate_response};
 
 use crate::{
-    cursor::Announcement,
     inbox::Feed,
     records::Records,
     selection::{Damaged, KnownStates},
@@ -40,24 +39,26 @@ pub struct Cx<'a> {
     pub received: &'a KnownStates,
     /// Runs that are held back.
     pub held: &'a BTreeSet<RunId>,
-    /// What is withheld from this peer; it outlives the stream, because its ranges are announced.
+    /// What is withheld from this peer; it outlives the stream, because its ranges are announced and nothing else would bring
+    /// it again.
     pub withheld: &'a mut Withheld,
 }
 
-/// An entry of a held run, with the range it was announced in.
+/// An entry of a held run.
 #[derive(Clone, Debug)]
 pub struct WithheldEntry {
     /// Where it was announced.
     pub feed: Feed,
-    /// In which range.
-    pub range: Announcement,
     /// Run.
     pub run: RunKey,
     /// As it goes out.
     pub entry: link::Entry,
+    /// It was let go and is on its way on this stream, not yet proved.
+    pub sent: bool,
 }
 
-/// Entries of held runs, by run. A run stays here until it is empty, so that its later entries queue up behind.
+/// Entries of held runs, by run. They stay until the receiver has proved them: a stream may break after they are sent. While
+/// one waits to be sent, later ones of its run queue up behind.
 pub type Withheld = BTreeMap<RunId, VecDeque<WithheldEntry>>;
 
 /// What an outbox wants done.

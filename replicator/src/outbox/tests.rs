@@ -1,6 +1,5 @@
 //! Outboxes against inboxes, and alone.
 
-use antipode_core::ids::RunId;
 use antipode_persistence::rows::LogEntry;
 use proptest::prelude::*;
 
@@ -188,6 +187,59 @@ fn a_held_run_is_withheld_until_it_is_let_go() {
     world.regions[0].held.clear();
     world.settle();
     assert_eq!(world.runs(0), world.runs(1));
+}
+
+#[test]
+fn what_is_let_go_goes_again_when_the_stream_breaks_and_claims_nothing() {
+    // E1, V15: the range of the held run's entry was announced and proved; the other entry of it comes anew.
+    let mut world = two();
+    let (held, other) = (key("w", 1), key("v", 2));
+    world.regions[0].held.insert(held.run);
+    world.settle();
+    world.regions[0].append(&held, 1, None);
+    world.settle();
+    world.regions[0].held.clear();
+    world.tick(1);
+    assert_eq!(world.link(0, 1).to_receiver.len(), 1, "it is on its way");
+    world.close(0, 1);
+    assert_eq!(world.link(0, 1).withheld.len(), 1, "and not proved");
+    world.open(0, 1);
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+    assert!(world.link(0, 1).withheld.is_empty(), "proved, with nothing else to be told");
+    // A range of two: the other entry is under way when the stream breaks, the held one is let go on the next one.
+    world.regions[0].held.insert(held.run);
+    world.regions[0].append(&held, 1, None);
+    world.regions[0].append(&other, 1, None);
+    world.tick(1);
+    world.close(0, 1);
+    world.regions[0].held.clear();
+    world.open(0, 1);
+    // The opening, and the late entry; the rest is lost again.
+    world.deliver(0, true);
+    world.deliver(0, true);
+    world.close(0, 1);
+    assert_eq!(world.link(0, 1).positions[&ShardId(1)], Sequence(1), "nobody proves the other one");
+    world.open(0, 1);
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+}
+
+#[test]
+fn what_comes_while_a_run_is_let_go_follows_it() {
+    let mut world = two();
+    let held = key("w", 1);
+    world.regions[0].held.insert(held.run);
+    world.regions[0].append(&held, 1, None);
+    world.settle();
+    world.regions[0].held.clear();
+    world.tick(1);
+    world.regions[0].append(&held, 1, None);
+    world.tick(1);
+    assert_eq!(world.link(0, 1).to_receiver.len(), 2, "nothing waits that may go");
+    world.settle();
+    assert_eq!(world.runs(0), world.runs(1));
+    assert!(world.link(0, 1).withheld.is_empty());
 }
 
 #[test]

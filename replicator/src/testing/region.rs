@@ -135,6 +135,7 @@ impl Region {
             increment: 10,
             shard_count: 1,
             incarnation: self.incarnation.0,
+            features: crate::handshake::FEATURES,
             ..RegionInfo::default()
         }
     }
