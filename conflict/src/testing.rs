@@ -50,6 +50,7 @@ pub(crate) fn envelope(parent: Option<&Batch>, events: i64, version: i64, salt: 
         inherited: Vec::new(),
         recent: Vec::new(),
         fold_version: 1,
+        clock: None,
     }
 }
 

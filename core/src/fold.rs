@@ -84,7 +84,7 @@ impl State {
         events: &[history::HistoryEvent],
     ) -> Result<(), FoldError> {
         for event in events {
-            self.0.apply_event(event)?;
+            self.0.apply_event(event, envelope.clock)?;
         }
         self.0.apply_envelope(envelope);
         Ok(())
@@ -100,13 +100,26 @@ impl State {
         self.0.applied.insert(identity.clone());
     }
 
-    /// Applies one event.
+    /// Applies one event, with the clock that the header of its batch names (H2).
     ///
     /// # Errors
     /// [`FoldError`]; the state is then unusable and must be rebuilt.
-    pub fn apply_event(&mut self, event: &history::HistoryEvent) -> Result<(), FoldError> {
-        self.0.apply_event(event)
+    pub fn apply_event(
+        &mut self,
+        event: &history::HistoryEvent,
+        clock: Option<Timestamp>,
+    ) -> Result<(), FoldError> {
+        self.0.apply_event(event, clock)
     }
+}
+
+/// When an event was written.
+#[derive(Clone, Copy)]
+struct Moment {
+    /// Its time, which never goes back on a branch: what is shown.
+    at: Timestamp,
+    /// The writer's own clock: deadlines count from there (H2).
+    clock: Timestamp,
 }
 
 impl Facts {
@@ -116,7 +129,11 @@ impl Facts {
         self.transitions += 1;
     }
 
-    fn apply_event(&mut self, event: &history::HistoryEvent) -> Result<(), FoldError> {
+    fn apply_event(
+        &mut self,
+        event: &history::HistoryEvent,
+        clock: Option<Timestamp>,
+    ) -> Result<(), FoldError> {
         let id = EventId(event.event_id);
         if id != self.next_event {
             return Err(FoldError::Gap { expected: self.next_event, found: id });
@@ -128,7 +145,7 @@ impl Facts {
             event.attributes.as_ref().ok_or(FoldError::Invalid { event: id, why: "has no attributes" })?;
         let at = event.event_time.as_ref().map(Timestamp::from_proto).unwrap_or_default();
         let anchor = Anchor { event: id, version: FailoverVersion(event.version) };
-        self.fold(event, attributes, anchor, at)?;
+        self.fold(event, attributes, anchor, Moment { at, clock: clock.unwrap_or(at) })?;
         self.next_event = id.next();
         self.last_version = anchor.version;
         self.last_time = self.last_time.max(at);
@@ -141,13 +158,13 @@ impl Facts {
         event: &history::HistoryEvent,
         attributes: &Attributes,
         anchor: Anchor,
-        at: Timestamp,
+        moment: Moment,
     ) -> Result<(), FoldError> {
         use Attributes as A;
         match attributes {
-            A::WorkflowExecutionStartedEventAttributes(a) => self.fold_start(event, a, anchor, at),
-            A::WorkflowTaskScheduledEventAttributes(a) => self.fold_task_scheduled(a, anchor, at),
-            A::WorkflowTaskStartedEventAttributes(a) => self.fold_task_started(a, anchor, at)?,
+            A::WorkflowExecutionStartedEventAttributes(a) => self.fold_start(event, a, anchor, moment),
+            A::WorkflowTaskScheduledEventAttributes(a) => self.fold_task_scheduled(a, anchor, moment),
+            A::WorkflowTaskStartedEventAttributes(a) => self.fold_task_started(a, anchor, moment)?,
             A::WorkflowTaskCompletedEventAttributes(a) => {
                 self.previous_started = EventId(a.started_event_id);
                 self.last_completed = anchor.event;
@@ -163,7 +180,7 @@ impl Facts {
                 let attempt = self.task.as_ref().map_or(1, |task| task.attempt);
                 self.fold_task_ended(anchor, if sticky { attempt - 1 } else { attempt });
             }
-            A::ActivityTaskScheduledEventAttributes(a) => self.fold_activity(a, anchor, at),
+            A::ActivityTaskScheduledEventAttributes(a) => self.fold_activity(a, anchor, moment),
             A::ActivityTaskStartedEventAttributes(a) => {
                 self.activity(anchor, "ActivityTaskStarted", a.scheduled_event_id)?;
             }
@@ -185,8 +202,9 @@ impl Facts {
             }
             A::TimerStartedEventAttributes(a) => {
                 let length = a.start_to_fire_timeout.as_ref().map(Nanos::from_proto);
-                let due = at.plus(length.unwrap_or_default());
-                let timer = Timer { started: anchor.event, version: anchor.version, due };
+                let length = length.unwrap_or_default();
+                let (due, shown) = (moment.clock.plus(length), moment.at.plus(length));
+                let timer = Timer { started: anchor.event, version: anchor.version, due, shown };
                 self.timers.insert(a.timer_id.clone(), timer);
             }
             A::TimerFiredEventAttributes(a) => self.timer_end(anchor, "TimerFired", &a.timer_id)?,
@@ -202,22 +220,22 @@ impl Facts {
                 self.upsert_memo(a.upserted_memo.as_ref());
             }
             A::WorkflowExecutionCompletedEventAttributes(a) => {
-                self.fold_close(Status::Completed, anchor, at, &a.new_execution_run_id);
+                self.fold_close(Status::Completed, anchor, moment, &a.new_execution_run_id);
             }
             A::WorkflowExecutionFailedEventAttributes(a) => {
-                self.fold_close(Status::Failed, anchor, at, &a.new_execution_run_id);
+                self.fold_close(Status::Failed, anchor, moment, &a.new_execution_run_id);
             }
             A::WorkflowExecutionTimedOutEventAttributes(a) => {
-                self.fold_close(Status::TimedOut, anchor, at, &a.new_execution_run_id);
+                self.fold_close(Status::TimedOut, anchor, moment, &a.new_execution_run_id);
             }
             A::WorkflowExecutionCanceledEventAttributes(_) => {
-                self.fold_close(Status::Canceled, anchor, at, "");
+                self.fold_close(Status::Canceled, anchor, moment, "");
             }
             A::WorkflowExecutionTerminatedEventAttributes(_) => {
-                self.fold_close(Status::Terminated, anchor, at, "");
+                self.fold_close(Status::Terminated, anchor, moment, "");
             }
             A::WorkflowExecutionContinuedAsNewEventAttributes(a) => {
-                self.fold_close(Status::ContinuedAsNew, anchor, at, &a.new_execution_run_id);
+                self.fold_close(Status::ContinuedAsNew, anchor, moment, &a.new_execution_run_id);
             }
             // Events without an effect on mutable state: markers, and what later features add their own state for.
             _ => {}
@@ -230,13 +248,14 @@ impl Facts {
         event: &history::HistoryEvent,
         attributes: &history::WorkflowExecutionStartedEventAttributes,
         anchor: Anchor,
-        at: Timestamp,
+        moment: Moment,
     ) {
         self.memo = attributes.memo.clone();
         self.search_attributes = attributes.search_attributes.clone();
         self.start = Some(Start {
             attributes: Arc::new(detached(attributes)),
-            at,
+            at: moment.at,
+            clock: moment.clock,
             version: anchor.version,
             user_metadata: event.user_metadata.clone(),
         });
@@ -246,13 +265,14 @@ impl Facts {
         &mut self,
         attributes: &history::WorkflowTaskScheduledEventAttributes,
         anchor: Anchor,
-        at: Timestamp,
+        moment: Moment,
     ) {
         let queue = attributes.task_queue.as_ref();
         self.task = Some(Task {
             scheduled: anchor.event,
             version: anchor.version,
-            scheduled_at: at,
+            scheduled_at: moment.at,
+            clock: moment.clock,
             attempt: attributes.attempt.max(1),
             queue: queue.map(|queue| queue.name.clone()).unwrap_or_default(),
             sticky: queue.is_some_and(|queue| queue.kind == TaskQueueKind::Sticky as i32),
@@ -265,7 +285,7 @@ impl Facts {
         &mut self,
         attributes: &history::WorkflowTaskStartedEventAttributes,
         anchor: Anchor,
-        at: Timestamp,
+        moment: Moment,
     ) -> Result<(), FoldError> {
         let task = self.task.as_mut().filter(|task| task.scheduled.0 == attributes.scheduled_event_id);
         let task = task.ok_or_else(|| FoldError::Unknown {
@@ -276,7 +296,8 @@ impl Facts {
         task.started = Some(TaskStarted {
             event: anchor.event,
             version: anchor.version,
-            at,
+            at: moment.at,
+            clock: moment.clock,
             request_id: attributes.request_id.clone(),
             identity: attributes.identity.clone(),
         });
@@ -294,13 +315,14 @@ impl Facts {
         &mut self,
         attributes: &history::ActivityTaskScheduledEventAttributes,
         anchor: Anchor,
-        at: Timestamp,
+        moment: Moment,
     ) {
         self.activity_ids.insert(attributes.activity_id.clone(), anchor.event);
         let activity = Activity {
             scheduled: anchor.event,
             version: anchor.version,
-            scheduled_at: at,
+            scheduled_at: moment.at,
+            clock: moment.clock,
             attributes: Arc::new(detached(attributes)),
             cancel_requested: None,
         };
@@ -334,11 +356,12 @@ impl Facts {
         }
     }
 
-    fn fold_close(&mut self, status: Status, anchor: Anchor, at: Timestamp, successor: &str) {
+    fn fold_close(&mut self, status: Status, anchor: Anchor, moment: Moment, successor: &str) {
         self.status = status;
         self.close = Some(Close {
             event: anchor.event,
-            at,
+            at: moment.at,
+            clock: moment.clock,
             version: anchor.version,
             successor: successor.parse().ok(),
         });

@@ -116,6 +116,8 @@ pub struct Start {
     pub attributes: Arc<history::WorkflowExecutionStartedEventAttributes>,
     /// Time of the started event.
     pub at: Timestamp,
+    /// The writer's clock: deadlines count from here (H2).
+    pub clock: Timestamp,
     /// Version of the started event.
     pub version: FailoverVersion,
     /// Metadata of the started event.
@@ -148,7 +150,7 @@ impl Start {
     #[must_use]
     pub fn first_task_at(&self) -> Timestamp {
         let backoff = self.attributes.first_workflow_task_backoff.as_ref().map(Nanos::from_proto);
-        self.at.plus(backoff.unwrap_or_default())
+        self.clock.plus(backoff.unwrap_or_default())
     }
 
     /// When the run times out; none: never. The earlier of run and execution expiration.
@@ -173,6 +175,8 @@ pub struct Close {
     pub event: EventId,
     /// Its time.
     pub at: Timestamp,
+    /// The writer's clock: the retention counts from here (H2).
+    pub clock: Timestamp,
     /// Its version.
     pub version: FailoverVersion,
     /// Next run of the chain.
@@ -188,6 +192,8 @@ pub struct Task {
     pub version: FailoverVersion,
     /// Time of the scheduled event.
     pub scheduled_at: Timestamp,
+    /// The writer's clock: deadlines count from here (H2).
+    pub clock: Timestamp,
     /// Attempt, from 1.
     pub attempt: i32,
     /// Queue of the scheduled event.
@@ -207,6 +213,8 @@ pub struct TaskStarted {
     pub version: FailoverVersion,
     /// Its time.
     pub at: Timestamp,
+    /// The writer's clock: deadlines count from here (H2).
+    pub clock: Timestamp,
     /// Poll request that got it.
     pub request_id: String,
     /// Worker.
@@ -222,6 +230,8 @@ pub struct Activity {
     pub version: FailoverVersion,
     /// Time of the scheduled event.
     pub scheduled_at: Timestamp,
+    /// The writer's clock: deadlines count from here (H2).
+    pub clock: Timestamp,
     /// Attributes of the scheduled event.
     pub attributes: Arc<history::ActivityTaskScheduledEventAttributes>,
     /// Cancel-requested event.
@@ -243,6 +253,12 @@ impl Activity {
 
     fn timeout(duration: Option<&prost_types::Duration>) -> Option<Nanos> {
         duration.map(Nanos::from_proto).filter(|timeout| timeout.0 > 0)
+    }
+
+    /// When it times out however far it is; none: never.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.schedule_to_close().map(|limit| self.clock.plus(limit))
     }
 
     /// Schedule-to-close timeout, when set.
@@ -277,8 +293,10 @@ pub struct Timer {
     pub started: EventId,
     /// Its version.
     pub version: FailoverVersion,
-    /// When it is due.
+    /// When it is due: the clock of who started it, plus its length (H2).
     pub due: Timestamp,
+    /// Time of its event, plus its length: what digests say.
+    pub shown: Timestamp,
 }
 
 impl Facts {

@@ -39,6 +39,7 @@ fn batch(parent: Option<&Batch>, events: i64, version: i64, salt: u64) -> Batch 
         inherited: Vec::new(),
         recent: Vec::new(),
         fold_version: 1,
+        clock: None,
     };
     Batch::seal(envelope, &[])
 }

@@ -21,8 +21,10 @@ pub struct TaskView {
     pub version: FailoverVersion,
     /// Attempt, from 1.
     pub attempt: i32,
-    /// Not dispatched before.
+    /// Time of that event; an attempt without events is not dispatched before.
     pub scheduled_at: Timestamp,
+    /// Clock of who scheduled it (H2).
+    pub clock: Timestamp,
     /// Once started.
     pub started: Option<crate::state::TaskStarted>,
     /// It has no events of its own (A4).
@@ -54,6 +56,7 @@ impl Run {
                 version: task.version,
                 attempt: task.attempt,
                 scheduled_at: task.scheduled_at,
+                clock: task.clock,
                 started: task.started.clone(),
                 transient: false,
                 sticky: task.sticky,
@@ -75,6 +78,7 @@ impl Run {
             event: scheduled.next(),
             version: FailoverVersion(attempt.start_version),
             at: Timestamp(attempt.started_unix_nanos),
+            clock: Timestamp(attempt.started_unix_nanos),
             request_id: attempt.started_request_id,
             identity: attempt.started_identity,
         });
@@ -83,6 +87,7 @@ impl Run {
             version: register.order.version,
             attempt: attempt.attempt,
             scheduled_at: Timestamp(attempt.scheduled_unix_nanos),
+            clock: Timestamp(attempt.scheduled_unix_nanos),
             started,
             transient: true,
             sticky: false,
@@ -111,7 +116,7 @@ impl Run {
             .and_then(|register| wire::ActivityAttempt::decode(&*register.value).ok())
             .unwrap_or_else(|| wire::ActivityAttempt {
                 attempt: 1,
-                scheduled_unix_nanos: activity.scheduled_at.0,
+                scheduled_unix_nanos: activity.clock.0,
                 ..Default::default()
             });
         let heartbeat = self

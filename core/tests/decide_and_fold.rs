@@ -42,6 +42,8 @@ enum Action {
     EndActivity(usize, u8),
     Heartbeat(usize),
     Pass(u8),
+    /// The clock falls (H2): another machine, or one that was ahead.
+    Fall(u8),
     /// The namespace moves away and back: the version grows.
     Move,
     /// Another region went on from here for a while, lost, and its branch arrives.
@@ -109,6 +111,7 @@ fn action() -> impl Strategy<Value = Action> {
         8 => (0..4usize, 0..4u8).prop_map(|(index, how)| Action::EndActivity(index, how)),
         2 => (0..4usize).prop_map(Action::Heartbeat),
         8 => (1..40u8).prop_map(Action::Pass),
+        2 => (1..200u8).prop_map(Action::Fall),
         2 => Just(Action::Move),
         2 => (0..4u8).prop_map(Action::Diverge),
     ]
@@ -171,6 +174,7 @@ fn act(author: &mut Author, action: &Action) {
             author.pass(i64::from(*length));
             settled(author);
         }
+        Action::Fall(seconds) => author.now -= i64::from(*seconds) * SECOND,
         Action::Move => {
             author.version += 10;
             author.settle();
@@ -448,21 +452,21 @@ fn started() -> HistoryEvent {
 #[test]
 fn a_gap_is_refused() {
     let mut state = State::default();
-    state.apply_event(&started()).unwrap();
-    let again = state.apply_event(&started());
+    state.apply_event(&started(), None).unwrap();
+    let again = state.apply_event(&started(), None);
     assert_eq!(again, Err(FoldError::Gap { expected: EventId(2), found: EventId(1) }));
 }
 
 #[test]
 fn an_event_without_attributes_is_refused() {
-    let refused = State::default().apply_event(&HistoryEvent { event_id: 1, ..Default::default() });
+    let refused = State::default().apply_event(&HistoryEvent { event_id: 1, ..Default::default() }, None);
     assert!(matches!(refused, Err(FoldError::Invalid { .. })), "{refused:?}");
 }
 
 #[test]
 fn an_event_for_something_that_is_not_open_is_refused() {
     let mut state = State::default();
-    state.apply_event(&started()).unwrap();
+    state.apply_event(&started(), None).unwrap();
     let fired = HistoryEvent {
         event_id: 2,
         attributes: Some(history_event::Attributes::TimerFiredEventAttributes(
@@ -470,14 +474,14 @@ fn an_event_for_something_that_is_not_open_is_refused() {
         )),
         ..Default::default()
     };
-    let refused = state.apply_event(&fired);
+    let refused = state.apply_event(&fired, None);
     assert!(matches!(refused, Err(FoldError::Unknown { kind: "TimerFired", .. })), "{refused:?}");
 }
 
 #[test]
 fn nothing_follows_the_closing_event() {
     let mut state = State::default();
-    state.apply_event(&started()).unwrap();
+    state.apply_event(&started(), None).unwrap();
     let terminated = |event_id| HistoryEvent {
         event_id,
         attributes: Some(history_event::Attributes::WorkflowExecutionTerminatedEventAttributes(
@@ -485,7 +489,7 @@ fn nothing_follows_the_closing_event() {
         )),
         ..Default::default()
     };
-    state.apply_event(&terminated(2)).unwrap();
+    state.apply_event(&terminated(2), None).unwrap();
     assert!(!state.is_open());
-    assert!(matches!(state.apply_event(&terminated(3)), Err(FoldError::Invalid { .. })));
+    assert!(matches!(state.apply_event(&terminated(3), None), Err(FoldError::Invalid { .. })));
 }

@@ -332,6 +332,7 @@ mod tests {
             inherited: vec![],
             recent: vec![],
             fold_version: 1,
+            clock: None,
         };
         let batch = Batch {
             envelope,

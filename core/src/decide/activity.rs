@@ -396,8 +396,7 @@ fn try_again(view: &ActivityView<'_>, failure: &Failure, now: Timestamp) -> Resu
         return Err(RetryState::CancelRequested);
     }
     let policy = view.activity.attributes.retry_policy.as_ref().ok_or(RetryState::RetryPolicyNotSet)?;
-    let expires = view.activity.schedule_to_close().map(|limit| view.activity.scheduled_at.plus(limit));
-    retry::next_attempt(policy, view.attempt.attempt, failure, now, expires)
+    retry::next_attempt(policy, view.attempt.attempt, failure, now, view.activity.expires_at())
 }
 
 fn retry_attempt(
@@ -475,10 +474,7 @@ pub fn timeout(view: &ActivityView<'_>) -> Option<(Timestamp, TimeoutType)> {
             earliest = Some((time, kind));
         }
     };
-    at(
-        activity.schedule_to_close().map(|limit| activity.scheduled_at.plus(limit)),
-        TimeoutType::ScheduleToClose,
-    );
+    at(activity.expires_at(), TimeoutType::ScheduleToClose);
     let due = Timestamp(view.attempt.scheduled_unix_nanos);
     if view.attempt.started {
         let begun = Timestamp(view.attempt.started_unix_nanos);

@@ -67,8 +67,8 @@ fn fail(
     completed: EventId,
     next_run: RunId,
 ) -> Result<Option<start::NewRun>, Refusal> {
-    let verdict = retry_at(draft.run, &failure.clone().unwrap_or_default(), draft.at());
-    let now = draft.at();
+    let now = draft.context.now;
+    let verdict = retry_at(draft.run, &failure.clone().unwrap_or_default(), now);
     let new = match verdict {
         Ok(at) => start::from_retry(draft.run, draft.inheritance(), next_run, failure.clone(), at, now),
         Err(_) => None,
@@ -100,7 +100,7 @@ pub fn time_out(draft: &mut Draft<'_>, next_run: RunId) -> Result<Option<start::
         })),
         ..Default::default()
     };
-    let now = draft.at();
+    let now = draft.context.now;
     let verdict = retry_at(draft.run, &failure, now);
     let new = match verdict {
         Ok(at) => start::from_retry(draft.run, draft.inheritance(), next_run, Some(failure), at, now),
@@ -128,7 +128,7 @@ fn continue_as_new(
 ) -> Result<start::NewRun, Refusal> {
     let start = draft.run.state.start.clone().ok_or_else(|| broken("a run without a start"))?;
     let old = &start.attributes;
-    let lived = draft.at().0.saturating_sub(start.at.0);
+    let lived = draft.context.now.0.saturating_sub(start.clock.0).max(0);
     let wanted = command.backoff_start_interval.as_ref().map(Nanos::from_proto).unwrap_or_default();
     let backoff = Nanos(wanted.0.max(RUN_MINIMUM.0.saturating_sub(lived)).max(0));
     let backoff = (backoff.0 > 0).then(|| backoff.to_proto());

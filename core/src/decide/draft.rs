@@ -46,6 +46,7 @@ pub struct Draft<'a> {
     pub successor: Option<RunId>,
     seat: Seat,
     at: Timestamp,
+    clock: Option<Timestamp>,
     first_event: EventId,
     events: Vec<HistoryEvent>,
     identities: Vec<EventIdentity>,
@@ -57,6 +58,8 @@ impl<'a> Draft<'a> {
     pub fn new(run: &'a mut Run, context: Context, seat: Seat) -> Self {
         // H2: the time of a branch never goes back.
         let at = context.now.max(run.state.last_time);
+        // What it starts counts from our own clock, which the header keeps for the other regions.
+        let clock = (at != context.now).then_some(context.now);
         let first_event = run.state.next_event;
         Self {
             run,
@@ -64,17 +67,12 @@ impl<'a> Draft<'a> {
             successor: None,
             seat,
             at,
+            clock,
             first_event,
             events: Vec::new(),
             identities: Vec::new(),
             inherited: Inheritance::default(),
         }
-    }
-
-    /// Time of the events of this batch.
-    #[must_use]
-    pub fn at(&self) -> Timestamp {
-        self.at
     }
 
     /// Whether an event was written.
@@ -125,7 +123,7 @@ impl<'a> Draft<'a> {
             attributes: Some(attributes),
             ..HistoryEvent::default()
         };
-        self.run.state.apply_event(&event).map_err(broken)?;
+        self.run.state.apply_event(&event, self.clock).map_err(broken)?;
         self.events.push(event);
         Ok(id)
     }
@@ -192,6 +190,7 @@ impl<'a> Draft<'a> {
             inherited: self.inherited.kept,
             recent: self.inherited.recent,
             fold_version: FOLD_VERSION,
+            clock: self.clock,
         };
         let batch = Arc::new(Batch::seal(envelope, &self.events));
         self.run.sealed(&batch).map_err(broken)?;

@@ -131,7 +131,7 @@ pub fn start(key: RunKey, new: NewRun, context: Context, seat: Seat) -> Result<(
         draft.identify(event, identity, false, None);
     }
     let first = draft.run.state.start.as_ref().map(crate::state::Start::first_task_at);
-    if first.is_none_or(|first| first <= draft.at()) {
+    if first.is_none_or(|first| first <= draft.context.now) {
         workflow_task::schedule(&mut draft)?;
     }
     let batch = draft.seal()?.ok_or_else(|| broken("a start wrote no event"))?;

@@ -39,7 +39,7 @@ pub fn need(draft: &mut Draft<'_>) -> Result<(), Refusal> {
     let Some(start) = &draft.run.state.start else { return Ok(()) };
     let waits = draft.run.state.previous_started.0 == 0
         && draft.run.state.task_anchor.event.0 == 0
-        && start.first_task_at() > draft.at();
+        && start.first_task_at() > draft.context.now;
     if !draft.run.state.is_open() || draft.run.state.task.is_some() || waits {
         return Ok(());
     }
@@ -182,7 +182,8 @@ pub fn transient_events(run: &Run, context_version: i64) -> Vec<history::History
     ));
     let event = |id: EventId, at: Timestamp, attributes: Attributes| history::HistoryEvent {
         event_id: id.0,
-        event_time: Some(at.to_proto()),
+        // H2: what a worker sees never goes back.
+        event_time: Some(at.max(run.state.last_time).to_proto()),
         event_type: super::draft::event_type(&attributes) as i32,
         version: context_version,
         attributes: Some(attributes),
@@ -309,7 +310,7 @@ fn again(draft: &mut Draft<'_>, attempt: i32, was_transient: bool) -> Result<(),
     let next = attempt + 1;
     let next_attempt = wire::WorkflowTaskAttempt {
         attempt: next,
-        scheduled_unix_nanos: draft.at().plus(backoff(next)).0,
+        scheduled_unix_nanos: draft.context.now.plus(backoff(next)).0,
         ..Default::default()
     };
     draft.run.set_task_attempt(version, Some(next_attempt));
@@ -347,10 +348,10 @@ pub fn respond_failed(
 pub fn timeout_at(run: &Run, view: &TaskView) -> Option<Timestamp> {
     let start = run.state.start.as_ref()?;
     match &view.started {
-        Some(started) => Some(started.at.plus(start.task_timeout())),
+        Some(started) => Some(started.clock.plus(start.task_timeout())),
         None if view.sticky => {
             let timeout = run.sticky.as_ref().map_or(Nanos(0), |sticky| sticky.timeout);
-            Some(view.scheduled_at.plus(timeout))
+            Some(view.clock.plus(timeout))
         }
         None => None,
     }

@@ -419,6 +419,7 @@ pub fn bare(parent: Option<&Batch>, count: i64, version: i64, salt: u64) -> Batc
         inherited: Vec::new(),
         recent: Vec::new(),
         fold_version: 1,
+        clock: None,
     };
     Batch::seal(envelope, &[])
 }

@@ -470,7 +470,7 @@ fn pending_activity(view: &antipode_core::view::ActivityView<'_>) -> workflow::P
         (false, _) => PendingActivityState::Scheduled,
     };
     let details = view.heartbeat.as_ref().and_then(|beat| Payloads::decode(&*beat.details).ok());
-    let expiration = view.activity.schedule_to_close().map(|limit| view.activity.scheduled_at.plus(limit));
+    let expiration = view.activity.expires_at();
     workflow::PendingActivityInfo {
         activity_id: attributes.activity_id.clone(),
         activity_type: attributes.activity_type.clone(),

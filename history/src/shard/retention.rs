@@ -136,7 +136,7 @@ enum Keep {
 /// When a closed run may go by the namespace's retention. As long as the retention is not known here the answer is too early,
 /// never too late (C5).
 pub(super) fn due(run: &Run, view: Option<&NamespaceView>) -> Option<Timestamp> {
-    let closed = run.state.close.as_ref()?.at;
+    let closed = run.state.close.as_ref()?.clock;
     match view.map(|view| view.retention) {
         Some(retention) if retention.0 <= 0 => None,
         Some(retention) => Some(closed.plus(retention)),

@@ -89,6 +89,7 @@ pub fn batch(
         inherited: Vec::new(),
         recent: Vec::new(),
         fold_version: 1,
+        clock: None,
     };
     let event = HistoryEvent {
         event_id: event,

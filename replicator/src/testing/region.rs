@@ -162,6 +162,7 @@ impl Region {
             inherited: vec![],
             recent: vec![],
             fold_version: 1,
+            clock: None,
         };
         let event = HistoryEvent { event_id: event.0, version: version.0, ..HistoryEvent::default() };
         let batch = Arc::new(Batch::seal(envelope, &[event]));

@@ -297,6 +297,7 @@ impl Shard {
                 inherited: vec![],
                 recent: vec![],
                 fold_version: 1,
+                clock: None,
             },
             &events,
         )
