@@ -25,6 +25,26 @@ pub struct Owing {
     pub file: Vec<wire::Unclaimed>,
 }
 
+impl Owing {
+    /// Nothing is owed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hand_over.is_empty() && self.file.is_empty()
+    }
+
+    /// Without the events that another run of the workflow id took and is over: it owned the id before, and a later start is no
+    /// reason to apply them once more (B1, V11). A start is listed however.
+    #[must_use]
+    pub fn without(mut self, taken: &BTreeSet<Identity>) -> Self {
+        self.hand_over.retain(|identity, _| !taken.contains(identity));
+        self.file.retain(|record| {
+            let identity = record.identity.as_ref().and_then(Identity::from_wire);
+            identity.is_none_or(|identity| identity.kind == ExternalKind::Start || !taken.contains(&identity))
+        });
+        self
+    }
+}
+
 impl Run {
     /// External events of losing branches that the current chain lacks and no record explains, in branch order (B1, I33).
     #[must_use]

@@ -253,7 +253,11 @@ impl Rank {
                 // Equal but for the attempt, the base, or the encoding. The base goes first: the attempt is joined, so
                 // what is decided by it would depend on which values were joined before.
                 let encoding = || mine.value.cmp(&theirs.value);
-                return mine.base.cmp(&theirs.base).then(self.attempt.cmp(&other.attempt)).then_with(encoding);
+                return mine
+                    .base
+                    .cmp(&theirs.base)
+                    .then(self.attempt.cmp(&other.attempt))
+                    .then_with(encoding);
             }
             let hash = |bytes: &Bytes| *blake3::hash(bytes).as_bytes();
             hash(&self.bare_value).cmp(&hash(&other.bare_value))

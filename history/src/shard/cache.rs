@@ -31,6 +31,8 @@ pub(super) struct Workflow<T> {
     pub(super) deleted: BTreeMap<RunId, Tombstone>,
     /// All stored runs of the id, once asked for.
     pub(super) listed: Option<Vec<RunRow>>,
+    /// They were listed while a change was in flight: those in memory complete the list as long as it is.
+    pub(super) listed_early: bool,
     /// Newest state of any of its runs: what answers about it wait for.
     pub(super) changed: Sequence,
     used: u64,
@@ -83,6 +85,7 @@ impl<T> Workflow<T> {
             absent: BTreeSet::new(),
             deleted: BTreeMap::new(),
             listed: None,
+            listed_early: false,
             changed: Sequence(0),
             used: 0,
             bytes: 0,
@@ -229,8 +232,10 @@ impl<T: Token> Shard<T> {
                 }
             },
             (Load::Runs(_), Loaded::Runs(rows)) => {
+                let early = self.changed(key) > self.durable;
                 if let Some(workflow) = self.workflows.get_mut(key) {
                     workflow.listed = Some(rows);
+                    workflow.listed_early = early;
                 }
             }
             _ => return Err("a read brought something else than was asked for".to_string()),

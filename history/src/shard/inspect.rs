@@ -19,7 +19,8 @@ use crate::api::{Reply, Request};
 impl<T: Token> Shard<T> {
     pub(super) fn inspect(&mut self, request: &Request) -> Result<Reply, Stop> {
         let key = self.resolve(request)?;
-        let listed = self.workflows.get(&request.workflow).and_then(|workflow| workflow.listed.clone());
+        let workflow = self.workflows.get(&request.workflow).filter(|workflow| !workflow.listed_early);
+        let listed = workflow.and_then(|workflow| workflow.listed.clone());
         // The list of runs is read from the store; what is in memory is newer and replaces its rows.
         let durable = self.changed(&request.workflow) <= self.durable;
         let listed = match listed {

@@ -10,6 +10,7 @@ mod cache;
 mod derive;
 mod inspect;
 mod io;
+mod owing;
 mod reads;
 mod requests;
 mod retention;

@@ -258,9 +258,10 @@ impl<T: Token> Shard<T> {
                     }
                 }
             }
+            let owing = self.owing(key, &owner)?;
             let lost = self.is_lost(key);
             self.look_back(key, &owner, lost)?;
-            self.cached(key)?.run.owed_to(&self.cached(&owner)?.run, lost)
+            owing
         };
         if !owing.file.is_empty() {
             let now = self.now;

@@ -274,9 +274,7 @@ impl<T: Token> Shard<T> {
         if !self.need_run(&owner)? {
             return Ok(!self.cached(key)?.run.owed_to_nobody().is_empty());
         }
-        let lost = self.is_lost(key);
-        let owing = self.cached(key)?.run.owed_to(&self.cached(&owner)?.run, lost);
-        Ok(!owing.file.is_empty() || !owing.hand_over.is_empty())
+        Ok(!self.owing(key, &owner)?.is_empty())
     }
 
     /// Takes a position for a change of the stored rows that no peer is told of. What is answered from now on waits until
@@ -343,7 +341,7 @@ impl<T: Token> Shard<T> {
         if workflow.runs.keys().chain(workflow.deleted.keys()).any(|run| *run != key.run) {
             return Ok(Some(false));
         }
-        match &workflow.listed {
+        match workflow.listed.as_ref().filter(|_| !workflow.listed_early) {
             Some(rows) => Ok(Some(rows.iter().all(|row| row.key == *key))),
             None if workflow.changed > self.durable => Ok(None),
             None => Err(Stop::Load(Load::Runs(workflow_key))),

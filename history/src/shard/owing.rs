@@ -1,0 +1,76 @@
+//! What a run that does not own its workflow id owes to the one that does (B1), seen beside all other runs of the id: what one
+//! of them took before it closed was delivered, and a later start of the same id is no reason to deliver it again (V11).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use antipode_core::{
+    identity::Identity,
+    ids::{RunId, RunKey},
+    owed::Owing,
+};
+use antipode_persistence::rows::RunRow;
+use antipode_proto::core as wire;
+use prost::Message;
+
+use super::{Load, Shard, Stop, Token};
+
+/// Version and place of the tip of a run's current branch, as its row has them.
+type Order = (i64, u64, u64);
+
+impl<T: Token> Shard<T> {
+    /// What this run owes now. Both runs and those around them in their chain are in memory.
+    pub(super) fn owing(&mut self, key: &RunKey, owner: &RunKey) -> Result<Owing, Stop> {
+        let lost = self.is_lost(key);
+        let owing = self.cached(key)?.run.owed_to(&self.cached(owner)?.run, lost);
+        if owing.is_empty() {
+            return Ok(owing);
+        }
+        let taken = self.taken(key, owner)?;
+        Ok(owing.without(&taken))
+    }
+
+    /// Identities that runs of the workflow id took which are over: of each chain the last run is asked, because it knows what
+    /// those before it took (B2).
+    fn taken(&mut self, key: &RunKey, owner: &RunKey) -> Result<BTreeSet<Identity>, Stop> {
+        let workflow_key = key.workflow_key();
+        let mut last = BTreeMap::new();
+        let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(BTreeSet::new()) };
+        let in_flight = workflow.changed > self.durable;
+        let listed = workflow.listed.as_ref().filter(|_| in_flight || !workflow.listed_early);
+        let Some(listed) = listed else { return Err(Stop::Load(Load::Runs(workflow_key))) };
+        for (first, order, run) in listed.iter().filter_map(place) {
+            later(&mut last, first, order, run);
+        }
+        // What is not durable yet is in memory.
+        for (id, cached) in &workflow.runs {
+            let order = cached.run.order();
+            let order = (order.version.0, order.place.epoch, order.place.sequence);
+            later(&mut last, cached.run.first_run.to_string(), order, *id);
+        }
+        let mut taken = BTreeSet::new();
+        for (_, run) in last.into_values().filter(|(_, run)| *run != key.run && *run != owner.run) {
+            let other = RunKey { run, ..key.clone() };
+            if !self.need_run(&other)? || self.is_lost(&other) {
+                continue;
+            }
+            let state = &self.cached(&other)?.run.state;
+            if !state.is_open() {
+                taken.extend(state.applied.iter().cloned());
+            }
+        }
+        Ok(taken)
+    }
+}
+
+fn later(last: &mut BTreeMap<String, (Order, RunId)>, first: String, order: Order, run: RunId) {
+    let known = last.entry(first).or_insert((order, run));
+    *known = (*known).max((order, run));
+}
+
+/// First run of its chain, order and id of a stored run; none of a deleted one.
+fn place(row: &RunRow) -> Option<(String, Order, RunId)> {
+    let head = wire::RunHead::decode(&*row.head).ok().filter(|head| head.deleted.is_none())?;
+    let current = head.branches.get(usize::try_from(head.current).ok()?)?;
+    let place = current.place?;
+    Some((head.first_run_id, (current.items.last()?.version, place.epoch, place.sequence), row.key.run))
+}
