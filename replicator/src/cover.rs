@@ -16,6 +16,16 @@ pub struct Held {
     pub incarnation: Option<Incarnation>,
     /// By its shards.
     pub proved: Positions,
+    /// Where its log ended at the first stream since this process started; none: there was no stream yet.
+    pub ended: Option<Positions>,
+}
+
+impl Held {
+    /// Whether `proved` is all that is here. Positions are stored behind the data they stand for: after a crash there may be
+    /// more, until as much as the origin had when it could be asked has been proved again.
+    fn is_known(&self) -> bool {
+        self.ended.as_ref().is_some_and(|ended| reaches(&self.proved, ended))
+    }
 }
 
 /// Third regions of which the target lacks something that we have. `ours`: what we have of each; `barriers`: how far our own
@@ -40,7 +50,8 @@ pub fn lacking(
             .map(|relayed| (ShardId(relayed.shard), Sequence(relayed.proof)))
             .collect();
         let has_nothing = held.proved.values().all(|at| at.0 == 0);
-        (!has_nothing && !hears && !reaches(&relayed, barriers)).then_some(*origin)
+        let has_heard = held.is_known() && (has_nothing || hears);
+        (!has_heard && !reaches(&relayed, barriers)).then_some(*origin)
     };
     ours.iter().filter_map(lacks).collect()
 }
@@ -59,7 +70,8 @@ mod tests {
 
     fn ours(at: u64) -> BTreeMap<RegionId, Held> {
         let proved = BTreeMap::from([(ShardId(1), Sequence(at))]);
-        BTreeMap::from([(NORTH, Held { incarnation: Some(Incarnation(3)), proved })])
+        let ended = Some(BTreeMap::from([(ShardId(1), Sequence(at))]));
+        BTreeMap::from([(NORTH, Held { incarnation: Some(Incarnation(3)), proved, ended })])
     }
 
     fn view(proved: Option<(u64, u64)>, relayed: Option<u64>) -> NamespaceViewResponse {
@@ -92,5 +104,24 @@ mod tests {
         assert_eq!(lacking(&view(None, None), &ours(0), &barriers), none, "we have nothing of it either");
         assert_eq!(lacking(&view(Some((3, 6)), Some(40)), &ours(7), &barriers), none);
         assert_eq!(lacking(&view(Some((3, 6)), Some(39)), &ours(7), &barriers), north);
+    }
+
+    #[test]
+    fn what_a_restart_forgot_must_have_been_relayed() {
+        let barriers = BTreeMap::from([(ShardId(2), Sequence(40))]);
+        let north = BTreeSet::from([NORTH]);
+        let restarted = |ended: Option<u64>| {
+            let mut ours = ours(7);
+            for held in ours.values_mut() {
+                held.ended = ended.map(|at| BTreeMap::from([(ShardId(1), Sequence(at))]));
+            }
+            ours
+        };
+        let heard = view(Some((3, 7)), None);
+        assert_eq!(lacking(&heard, &restarted(None), &barriers), north, "there may be more than was stored");
+        assert_eq!(lacking(&heard, &restarted(Some(9)), &barriers), north, "not all came again");
+        assert_eq!(lacking(&heard, &restarted(Some(6)), &barriers), BTreeSet::new());
+        assert_eq!(lacking(&heard, &restarted(Some(0)), &barriers), BTreeSet::new());
+        assert_eq!(lacking(&view(None, Some(40)), &restarted(None), &barriers), BTreeSet::new());
     }
 }

@@ -381,7 +381,8 @@ impl Failover {
         peers
             .map(|peer| {
                 let known = peer.state.known();
-                (peer.id, Held { incarnation: known.incarnation, proved: known.proof_of_peer.clone() })
+                let (proved, ended) = (known.proof_of_peer.clone(), known.ended.clone());
+                (peer.id, Held { incarnation: known.incarnation, proved, ended })
             })
             .collect()
     }

@@ -80,7 +80,10 @@ impl Outbox {
             open.positions.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
         // Positions of another life of our store mean nothing in this one: from the start (E2, V19).
         let same_life = open.source_incarnation == setup.info.incarnation;
-        let opened = Opened { source: Some(setup.info.clone()) };
+        let end = |shard: ShardId| setup.ends.get(&shard).copied().unwrap_or_default();
+        let ends = (1..=setup.info.shard_count).map(ShardId);
+        let ends = ends.map(|shard| link::Position { shard: shard.0, sequence: end(shard).0 }).collect();
+        let opened = Opened { source: Some(setup.info.clone()), ends };
         let mut outputs = vec![Output::Send(replicate_response::Message::Opened(opened))];
         let mut feeds = BTreeMap::new();
         for shard in (1..=setup.info.shard_count).map(ShardId) {

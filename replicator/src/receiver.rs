@@ -131,6 +131,7 @@ fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Re
     else {
         return Err(Error::protocol(&peer.name, "it did not open the stream with its info"));
     };
+    let ends = opened.ends.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
     let info = opened.source.ok_or(handshake::Mismatch::Anonymous)?;
     if info.name != *peer.name {
         return Err(handshake::Mismatch::Stranger {
@@ -148,7 +149,9 @@ fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Re
         if known.incarnation != Some(incarnation) {
             known.proof_of_peer.clear();
             known.incarnation = Some(incarnation);
+            known.ended = None;
         }
+        known.ended.get_or_insert(ends);
         // Relays are told from the beginning on each stream.
         known.relayed.clear();
         known.info = Some(info.clone());

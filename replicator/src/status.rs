@@ -31,6 +31,8 @@ pub(crate) struct Known {
     pub(crate) incarnation: Option<Incarnation>,
     /// Its shards, as far as we have proved them.
     pub(crate) proof_of_peer: BTreeMap<ShardId, Sequence>,
+    /// Where its log ended when the first stream since our start opened, in its present life.
+    pub(crate) ended: Option<BTreeMap<ShardId, Sequence>>,
     /// What it relayed on its open stream for origins that are down, as far as we have proved it, by its shard (C7).
     pub(crate) relayed: BTreeMap<RegionId, Positions>,
     /// Runs of ours that it could not apply.
@@ -63,6 +65,7 @@ impl PeerState {
             proof_by_peer: BTreeMap::new(),
             incarnation: None,
             proof_of_peer: BTreeMap::new(),
+            ended: None,
             relayed: BTreeMap::new(),
             exceptions_there: BTreeMap::new(),
             exceptions_here: Exceptions::new(EXCEPTIONS_MAX),

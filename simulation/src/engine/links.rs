@@ -132,6 +132,8 @@ pub(crate) struct Links {
     exceptions: BTreeMap<(usize, usize), BTreeMap<RunKey, String>>,
     /// What a receiver has proved of a source, as it knows in memory: what is stored lags behind.
     heard: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
+    /// Where a source's log ended when the first stream opened since the receiver started, by the life of the source's store.
+    ends: BTreeMap<(usize, usize), (u64, BTreeMap<ShardId, Sequence>)>,
     /// What a receiver has proved of what a source relays, by origin.
     relayed: BTreeMap<(usize, usize), BTreeMap<RegionId, BTreeMap<ShardId, Sequence>>>,
     tips: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
@@ -158,6 +160,7 @@ impl Links {
             proofs: BTreeMap::new(),
             exceptions: BTreeMap::new(),
             heard: BTreeMap::new(),
+            ends: BTreeMap::new(),
             relayed: BTreeMap::new(),
             tips: BTreeMap::new(),
             settling: false,
@@ -388,6 +391,13 @@ impl Engine {
             }
             if let Some(stream) = self.links.streams.get_mut(&(from, to)) {
                 stream.opened = true;
+            }
+            let ends = opened.ends.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
+            let life = info.incarnation;
+            let known = self.links.ends.entry((from, to)).or_insert((life, ends));
+            if known.0 != life {
+                *known =
+                    (life, opened.ends.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect());
             }
             self.links.unreached.remove(&(from, to));
             self.trace.line(Kind::Link, Some(to), None, || format!("hears {}", &info.name));
@@ -716,6 +726,7 @@ impl Engine {
             self.links.relayed.remove(&(from, to));
             self.dial_later(from, to);
         }
+        self.links.ends.retain(|(_, to), _| *to != site);
         self.links.heard.retain(|(from, to), _| *from != site && *to != site);
         self.sites[site].fetching.clear();
         self.sites[site].received = antipode_replicator::selection::KnownStates::new(16_384);

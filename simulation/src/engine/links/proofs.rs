@@ -117,7 +117,8 @@ impl Engine {
                 let known = proved.entry(*shard).or_default();
                 *known = (*known).max(*heard);
             }
-            (id, Held { incarnation, proved })
+            let ended = self.links.ends.get(&(origin, at)).map(|(_, ends)| ends.clone());
+            (id, Held { incarnation, proved, ended })
         };
         let ours: BTreeMap<RegionId, Held> = others().map(|origin| held(site, origin)).collect();
         let relayed =
