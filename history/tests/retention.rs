@@ -438,6 +438,10 @@ fn retention_waits_for_proof() {
     region.pass(DAY);
     assert_eq!(region.stored(run).unwrap().1, 2, "it may have to be relayed");
 
+    region.prove("west", Proof { through: last, silent: true, ..Proof::default() });
+    region.pass(DAY);
+    assert_eq!(region.stored(run).unwrap().1, 2, "nobody knows what west has of the run's origin");
+
     region.prove("west", Proof { through: last, ..Proof::default() });
     region.pass(2 * HOUR);
     assert!(region.is_tombstone(run));

@@ -135,16 +135,30 @@ async fn a_torn_log_loses_only_what_was_not_acknowledged() {
     let mut owner = fill(&store, 10).await;
     let whole = fs::metadata(path.with_extension("db-wal")).unwrap().len();
     store.shard_commit(owner.started(&[key("late", 999)]).unwrap()).await.unwrap();
-    let crashed = tempfile::tempdir().unwrap();
-    let copy = crashed.path().join("east.db");
-    fs::copy(&path, &copy).unwrap();
     let log = fs::read(path.with_extension("db-wal")).unwrap();
-    assert!(u64::try_from(log.len()).unwrap() > whole, "the last commit is in the log");
-    // The last commit was being written when the machine died.
-    fs::write(copy.with_extension("db-wal"), &log[..log.len() - 10]).unwrap();
-    let again = open(&copy).unwrap();
-    is_filled(&again, 10).await;
-    assert!(again.run_load(ShardId(1), &key("late", 999)).await.unwrap().is_none());
+    let whole = usize::try_from(whole).unwrap();
+    assert!(log.len() > whole, "the last commit is in the log");
+    // The last commit was being written when the machine died: cut anywhere, or a sector of it never reached the disk.
+    let mut tails = vec![log[..log.len() - 10].to_vec(), log[..whole + 1].to_vec()];
+    tails.push(log[..(whole + log.len()) / 2].to_vec());
+    for at in [whole + 100, log.len() - 100] {
+        let mut tail = log.clone();
+        tail[at] ^= 0x40;
+        tails.push(tail);
+    }
+    for tail in tails {
+        let crashed = tempfile::tempdir().unwrap();
+        let copy = crashed.path().join("east.db");
+        fs::copy(&path, &copy).unwrap();
+        fs::write(copy.with_extension("db-wal"), tail).unwrap();
+        let again = open(&copy).unwrap();
+        is_filled(&again, 10).await;
+        assert!(again.run_load(ShardId(1), &key("late", 999)).await.unwrap().is_none());
+        // And it goes on from there.
+        let mut next = Owner::acquire(&again, 1).await.unwrap();
+        again.shard_commit(next.started(&[key("later", 1_000)]).unwrap()).await.unwrap();
+        assert!(again.run_load(ShardId(1), &key("later", 1_000)).await.unwrap().is_some());
+    }
 }
 
 #[tokio::test]

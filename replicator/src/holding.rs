@@ -9,22 +9,27 @@ use antipode_history::{
     shard::{Down, Proof},
 };
 
-use crate::{selection::Vector, status::Known};
+use crate::{handshake, selection::Vector, status::Known};
 
 /// One proof a shard, all as of now.
 pub(crate) fn proofs(
     known: &Known,
     down: &BTreeMap<RegionId, Vector>,
+    silent: bool,
     shards: u32,
 ) -> BTreeMap<ShardId, Proof> {
     let origin = |(region, vector): (&RegionId, &Vector)| {
         (*region, Down { incarnation: vector.incarnation(), proved: vector.proved().clone() })
     };
     let down: BTreeMap<RegionId, Down> = down.iter().map(origin).collect();
+    // A peer of the previous version never says for whom it needs us.
+    let mute = known.info.as_ref().is_some_and(|info| info.features & handshake::RELAYS == 0);
+    let silent = silent || mute;
     let proof = |shard: ShardId| Proof {
         through: known.proof_by_peer.get(&shard).copied().unwrap_or_default(),
         exceptions: BTreeSet::new(),
         down: down.clone(),
+        silent,
     };
     let mut proofs: BTreeMap<ShardId, Proof> =
         (1..=shards).map(ShardId).map(|shard| (shard, proof(shard))).collect();
@@ -56,13 +61,27 @@ mod tests {
         let positions = BTreeMap::from([(ShardId(3), Sequence(7))]);
         let vector = Vector::of_wire(&Vector::to_wire(RegionId(3), Some(Incarnation(8)), &positions));
         let down = BTreeMap::from([(RegionId(3), vector)]);
-        let proofs = proofs(&state.known(), &down, 3);
+        let proofs = proofs(&state.known(), &down, false, 3);
         assert_eq!(proofs.values().map(|proof| proof.through.0).collect::<Vec<_>>(), [4, 9, 0]);
         let owner = shard_of(&lacked.workflow_key(), 3);
         for (shard, proof) in &proofs {
             assert_eq!(proof.exceptions.contains(&lacked), *shard == owner);
+            assert!(!proof.silent);
             assert_eq!(proof.down[&RegionId(3)].proved, positions);
             assert_eq!(proof.down[&RegionId(3)].incarnation, Incarnation(8));
         }
+    }
+
+    #[test]
+    fn a_peer_that_does_not_say_for_whom_it_needs_us_is_silent() {
+        // C6, C7
+        let state = PeerState::new();
+        let told = |silent| proofs(&state.known(), &BTreeMap::new(), silent, 1)[&ShardId(1)].silent;
+        let info = |features| Some(antipode_proto::link::RegionInfo { features, ..Default::default() });
+        state.change(|known| known.info = info(handshake::FEATURES));
+        assert!(!told(false));
+        assert!(told(true), "its stream ended");
+        state.change(|known| known.info = info(handshake::REQUIRED));
+        assert!(told(false), "it runs the previous version");
     }
 }

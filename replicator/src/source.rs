@@ -84,6 +84,10 @@ pub(crate) async fn serve(
     let words = error.as_ref().map(ToString::to_string).unwrap_or_default();
     tracing::debug!(peer = &*source.peer.name, why = words, "stream of entries to a peer ended");
     source.peer.state.change(|known| known.senders = known.senders.saturating_sub(1));
+    if source.peer.state.known().senders == 0 {
+        // For whom it needs us is not told any more (C6, C7).
+        source.tell(true).await;
+    }
     if let Some(error) = error {
         // The peer may be gone; then nobody needs the words.
         let _ = source.out.send(Err(error.into()));
@@ -162,13 +166,13 @@ impl Source {
         wanted.mark_changed();
         let ended = self.ended.clone();
         self.carry_out()?;
-        self.tell().await;
+        self.tell(false).await;
         loop {
             tokio::select! {
                 biased;
                 () = ended.cancelled() => return Err(Error::Stopping),
                 () = self.pace.until(self.outbox.next_wake()) => self.with(Outbox::wake),
-                () = self.pace.until(self.tell_at) => self.tell().await,
+                () = self.pace.until(self.tell_at) => self.tell(false).await,
                 message = inbound.message() => {
                     let message = message.map_err(|status| Error::of_call(&self.peer.name, status))?;
                     match message.and_then(|request| request.message) {
@@ -264,10 +268,10 @@ impl Source {
 
     /// Tells our shards what the peer has of their logs; all of it as of one moment, because an exception that comes with a
     /// proof must not come after it (E1).
-    async fn tell(&mut self) {
+    async fn tell(&mut self, silent: bool) {
         self.tell_at = None;
         let shards = self.shared.history.shard_count();
-        let proofs = holding::proofs(&self.peer.state.known(), self.outbox.down(), shards);
+        let proofs = holding::proofs(&self.peer.state.known(), self.outbox.down(), silent, shards);
         for (shard, proof) in proofs {
             if self.told.get(&shard) != Some(&proof) {
                 self.shared.history.proof(shard, &self.peer.name, proof.clone()).await;

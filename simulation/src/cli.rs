@@ -41,7 +41,7 @@ pub struct WorldArguments {
     /// Regions, 1 to 5.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub regions: u8,
-    /// Faults that may come: all, calm, hand-over, partition, store, clock or restore.
+    /// Faults that may come: all, calm, hand-over, partition, store, clock, restore or retention.
     #[arg(long, default_value = "all", value_name = "PROFILE", value_parser = profile)]
     pub faults: Profile,
     /// Steps of the scheduler a seed takes before everything heals.
@@ -71,8 +71,8 @@ pub struct RunArguments {
     #[command(flatten)]
     pub world: WorldArguments,
     /// Seeds that run side by side.
-    #[arg(long, default_value_t = 2, value_name = "J")]
-    pub jobs: usize,
+    #[arg(long, default_value_t = 2, value_name = "J", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: u16,
     /// Tell the summary as JSON.
     #[arg(long)]
     pub json: bool,
@@ -200,7 +200,8 @@ fn run_seeds(arguments: &RunArguments, out: &mut dyn Write) -> Done {
             eprint!("\r[{}{}] {done}/{total} seeds", "█".repeat(filled), "·".repeat(40 - filled));
         }
     };
-    let summary = campaign::run(arguments.seeds.clone(), &options, arguments.jobs, arguments.stop, &told);
+    let summary =
+        campaign::run(arguments.seeds.clone(), &options, usize::from(arguments.jobs), arguments.stop, &told);
     if bar {
         eprint!("\r\x1b[K");
     }
@@ -284,6 +285,10 @@ fn tell_summary(
 
 fn replay(arguments: &ReplayArguments, out: &mut dyn Write) -> Done {
     let options = arguments.world.options();
+    if !arguments.what.is_empty() && arguments.what.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Digits alone are a seed, also when there are too many of them.
+        arguments.what.parse::<u64>().map_err(|error| said(&format!("seed {}: {error}", arguments.what)))?;
+    }
     let outcome = match arguments.what.parse::<u64>() {
         Ok(seed) => generate::run(seed, &options, true).map_err(|error| said(&error))?.0,
         Err(_) => {
@@ -413,6 +418,9 @@ fn shrink_seed(arguments: &ShrinkArguments, out: &mut dyn Write) -> Done {
 fn scenarios(arguments: &ScenarioArguments, out: &mut dyn Write) -> Done {
     let files = scenario::files(&arguments.path)
         .map_err(|error| said(&format!("{} cannot be read: {error}", arguments.path.display())))?;
+    if files.is_empty() {
+        return Err(Trouble::Said(format!("there is no .yaml file in {}", arguments.path.display())));
+    }
     let clock = SystemClock;
     let began = clock.now();
     let (mut passed, mut failed, mut pending) = (0, 0, 0);

@@ -31,12 +31,22 @@ pub enum Profile {
     Clock,
     /// Stores that come back from a backup.
     Restore,
+    /// A retention of seconds, and regions that are away for longer.
+    Retention,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::All, Self::Calm, Self::HandOver, Self::Partition, Self::Store, Self::Clock, Self::Restore];
+    pub const ALL: &[Self] = &[
+        Self::All,
+        Self::Calm,
+        Self::HandOver,
+        Self::Partition,
+        Self::Store,
+        Self::Clock,
+        Self::Restore,
+        Self::Retention,
+    ];
 
     /// Its name.
     #[must_use]
@@ -49,6 +59,7 @@ impl Profile {
             Self::Store => "store",
             Self::Clock => "clock",
             Self::Restore => "restore",
+            Self::Retention => "retention",
         }
     }
 
@@ -127,6 +138,9 @@ fn weights(profile: Profile, random: &mut Random) -> Weights {
         Profile::Restore => {
             Weights { backup: 6, restore: 3, crash: 2, force: 2, cut: 2, heal: 3, hand_over: 1, ..worn }
         }
+        Profile::Retention => {
+            Weights { cut: 4, heal: 3, force: 3, hand_over: 3, crash: 4, skew: 1, fail: 2, ..worn }
+        }
         Profile::All => {
             // A swarm: each seed draws which faults it knows, and how often they come.
             let mut some = |usual: u32| match random.below(4) {
@@ -167,6 +181,10 @@ struct Author {
     count: u64,
     workflows: usize,
     pace: [Span; 2],
+    /// Closed runs are deleted after seconds.
+    short: bool,
+    /// What comes next, after so many steps of the world: a fault in the middle of something.
+    follow: Option<(usize, Step)>,
 }
 
 /// The world of a seed.
@@ -187,10 +205,19 @@ pub fn setup(seed: u64, options: &Options) -> Setup {
         RegionSetup { name: (*name).to_string(), shards, skew, workers: true, previous }
     });
     let regions: Vec<_> = regions.collect();
+    let forever = Setup::default().retention;
+    // Longer than it takes to notice that nothing comes from a region, as in production.
+    let mut short = || Span::seconds(10 + i64::try_from(random.below(40)).unwrap_or(0));
+    let retention = match options.profile {
+        Profile::Retention => short(),
+        Profile::All if seed % 10 == 0 => short(),
+        _ => forever,
+    };
     let mut far = |from: i64, to: usize| Span::millis(from + i64::try_from(random.below(to)).unwrap_or(0));
     Setup {
         active: regions.first().map(|region| region.name.clone()).unwrap_or_default(),
         regions,
+        retention,
         seed,
         net: NetSetup { delay: [far(1, 5), far(6, 60)], ..NetSetup::default() },
         commit: [Span::micros(200), far(1, 4)],
@@ -210,8 +237,12 @@ pub fn run(seed: u64, options: &Options, recorded: bool) -> Result<(Outcome, Scr
     let title = format!("seed {seed}");
     let engine = Engine::new(&setup, recorded.then_some(title.as_str()))?;
     let workflows = 2 + random.below(4);
-    let pace = [Span::millis(1), Span::millis(10 + i64::try_from(random.below(60)).unwrap_or(0))];
-    let mut author = Author { random, weights, engine, steps: Vec::new(), count: 0, workflows, pace };
+    // Where closed runs are deleted minutes pass, and regions are away for as long.
+    let short = setup.retention < Setup::default().retention;
+    let longest = if short { 800 } else { 10 + i64::try_from(random.below(60)).unwrap_or(0) };
+    let pace = [Span::millis(1), Span::millis(longest)];
+    let mut author =
+        Author { random, weights, engine, steps: Vec::new(), count: 0, workflows, pace, short, follow: None };
     while author.engine.steps() < options.steps && author.engine.findings.is_empty() {
         author.go_on()?;
     }
@@ -237,10 +268,37 @@ pub fn run(seed: u64, options: &Options, recorded: bool) -> Result<(Outcome, Scr
 
 impl Author {
     fn go_on(&mut self) -> Result<(), Failure> {
-        let mut step = self.draw();
+        if let Some((steps, step)) = self.follow.take() {
+            for _ in 0..steps {
+                self.engine.step()?;
+            }
+            return self.happens(step, 0);
+        }
+        let step = self.draw();
+        if let Some(crash) = &step.crash
+            && self.random.percent(50)
+        {
+            // In the middle of a commit, or of two.
+            let commits = if crash.commit == Some(Written::Torn) { 2 } else { 1 };
+            let site = self.engine.site(&crash.region)?;
+            let mut patience = 300;
+            while patience > 0 && self.engine.commits_in_flight(site) < commits {
+                self.engine.step()?;
+                patience -= 1;
+            }
+            return self.happens(step, 0);
+        }
         let (from, to) = (self.pace[0].0 / 1_000, self.pace[1].0 / 1_000);
         let wait =
             from + i64::try_from(self.random.below(usize::try_from(to - from).unwrap_or(1))).unwrap_or(0);
+        self.happens(step, wait)
+    }
+
+    /// After so many microseconds.
+    fn happens(&mut self, mut step: Step, wait: i64) -> Result<(), Failure> {
+        if !self.engine.findings.is_empty() {
+            return Ok(());
+        }
         step.at = Some(Span::micros(self.engine.elapsed().0 / 1_000 + wait));
         self.engine.perform(&step)?;
         self.steps.push(step);
@@ -398,13 +456,44 @@ impl Author {
 
     fn hand_over(&mut self) -> Step {
         let deadline = Some(self.span(200, 6_000));
-        Step { hand_over: Some(HandOverStep { to: self.region(), deadline }), ..Step::default() }
+        let to = self.region();
+        if self.random.percent(40) {
+            let abort = self.abort(&to);
+            self.follow = Some((self.random.below(60), abort));
+        }
+        Step { hand_over: Some(HandOverStep { to, deadline }), ..Step::default() }
+    }
+
+    /// Something that meets a hand-over at any of its steps; of what this seed knows.
+    fn abort(&mut self, to: &str) -> Step {
+        let from = self.asked();
+        let down = Some(self.span(10, 8_000));
+        let commit = Some([Written::Lost, Written::Written][self.random.below(2)]);
+        let dies = |region: String| CrashStep { region, down, commit, previous: None };
+        match self.random.below(7) {
+            0 if self.weights.crash > 0 => Step { crash: Some(dies(from)), ..Step::default() },
+            1 if self.weights.crash > 0 => Step { crash: Some(dies(to.to_string())), ..Step::default() },
+            2 if self.weights.cut > 0 => {
+                let between = vec![from, to.to_string()];
+                Step { cut: Some(LinkStep { between, ..LinkStep::default() }), ..Step::default() }
+            }
+            3..=5 if self.weights.force > 0 => Step { force: Some(self.region()), ..Step::default() },
+            _ if self.weights.undo > 0 => Step { undo: Some(from), ..Step::default() },
+            _ => Step { evict: Some(from), ..Step::default() },
+        }
     }
 
     fn crash(&mut self) -> Step {
-        let commit = if self.random.percent(50) { Written::Lost } else { Written::Written };
-        let crash =
-            CrashStep { region: self.region(), down: Some(self.span(10, 4_000)), commit: Some(commit) };
+        let commit = [Written::Lost, Written::Written, Written::Torn][self.random.below(3)];
+        let longest = if self.short { 120_000 } else { 4_000 };
+        let down = Some(self.span(10, longest));
+        // Some come back upgraded, and a few with what they ran before.
+        let previous = match self.random.below(10) {
+            0 | 1 => Some(false),
+            2 => Some(true),
+            _ => None,
+        };
+        let crash = CrashStep { region: self.region(), down, commit: Some(commit), previous };
         Step { crash: Some(crash), ..Step::default() }
     }
 
@@ -431,7 +520,11 @@ impl Author {
             1 | 2 => (false, true, false),
             _ => (false, false, true),
         };
-        Step { workers: Some(WorkerStep { region, stop, start, crash }), ..Step::default() }
+        let mut some = |usual: usize| {
+            self.random.percent(25).then(|| u32::try_from(self.random.below(usual)).unwrap_or(0))
+        };
+        let (lose, fail) = (some(100), some(150));
+        Step { workers: Some(WorkerStep { region, stop, start, crash, lose, fail }), ..Step::default() }
     }
 
     fn net(&mut self) -> Step {
@@ -439,16 +532,21 @@ impl Author {
             u32::try_from(if self.random.percent(50) { 0 } else { self.random.below(usual) }).unwrap_or(0)
         };
         let (drop, duplicate, reorder, corrupt) = (some(60), some(100), some(100), some(30));
-        let flip = some(30);
+        let (flip, answers) = (some(30), some(100));
         let delay = [self.span(1, 5), self.span(6, 200)];
-        Step { net: Some(NetSetup { delay, drop, duplicate, reorder, corrupt, flip }), ..Step::default() }
+        Step {
+            net: Some(NetSetup { delay, drop, duplicate, reorder, corrupt, flip, answers }),
+            ..Step::default()
+        }
     }
 
     fn namespace(&mut self) -> Step {
-        let description = Some(format!("text {}", self.count));
-        Step {
-            namespace: Some(NamespaceStep { region: self.region(), description, ..NamespaceStep::default() }),
-            ..Step::default()
+        let mut change = NamespaceStep { region: self.region(), ..NamespaceStep::default() };
+        if self.short && self.random.percent(50) {
+            change.retention = Some(Span::seconds(self.span(10_000, 60_000).0 / 1_000_000_000));
+        } else {
+            change.description = Some(format!("text {}", self.count));
         }
+        Step { namespace: Some(change), ..Step::default() }
     }
 }

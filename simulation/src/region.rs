@@ -52,6 +52,7 @@ pub enum Error {
 }
 
 /// A stored run, folded anew.
+#[derive(Clone, Debug)]
 pub struct Kept {
     /// The run.
     pub run: Run,
@@ -73,6 +74,17 @@ impl Kept {
         }
         path.iter().rev().filter_map(|batch| batch.decode_events().ok()).flatten().collect()
     }
+}
+
+/// What survives of the commits that are in flight when a region dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing.
+    Lost,
+    /// Everything.
+    Written,
+    /// The first so many, in the order in which they began.
+    First(usize),
 }
 
 /// One region. Cloned only to explore what else could have happened.
@@ -110,6 +122,8 @@ pub struct Region {
     pub barriers: BTreeMap<Ticket, Result<Sequence, Refusal>>,
     shards: Vec<Shard<Ticket>>,
     commits: BTreeMap<ShardId, Group>,
+    /// Shards in the order in which their commits began.
+    begun: Vec<ShardId>,
     tickets: u64,
     lives: u64,
     entropy: u64,
@@ -166,6 +180,7 @@ impl Region {
             barriers: BTreeMap::new(),
             shards: Vec::new(),
             commits: BTreeMap::new(),
+            begun: Vec::new(),
             tickets: 0,
             lives: 0,
             entropy,
@@ -235,14 +250,23 @@ impl Region {
         self.lives
     }
 
-    /// Loses everything that is not in the store. What was being written is lost, or was written just in time.
+    /// Loses everything that is not in the store. What was being written is lost, or was written just in time, all of it or
+    /// its first commits.
     ///
     /// # Errors
     /// [`Error`].
-    pub fn kill(&mut self, written: bool) -> Result<Vec<Group>, Error> {
+    pub fn kill(&mut self, tail: Tail) -> Result<Vec<Group>, Error> {
         let mut groups = Vec::new();
-        for (_, group) in std::mem::take(&mut self.commits) {
-            if written && ready(self.store.shard_commit(group.clone()))?.is_ok() {
+        let mut commits = std::mem::take(&mut self.commits);
+        let survivors = match tail {
+            Tail::Lost => 0,
+            Tail::Written => usize::MAX,
+            Tail::First(count) => count,
+        };
+        let begun: Vec<Group> =
+            std::mem::take(&mut self.begun).iter().filter_map(|shard| commits.remove(shard)).collect();
+        for group in begun.into_iter().take(survivors) {
+            if ready(self.store.shard_commit(group.clone()))?.is_ok() {
                 groups.push(group);
             }
         }
@@ -434,6 +458,8 @@ impl Region {
                 self.shards[index].loaded(now, &load, loaded);
             }
             Output::Commit(group) => {
+                self.begun.retain(|other| *other != shard);
+                self.begun.push(shard);
                 self.commits.insert(shard, group);
             }
             Output::Answer(ticket, answer) => {
@@ -581,6 +607,19 @@ impl Region {
             runs.insert(row.key.run, Kept { run, batches });
         }
         Ok(runs)
+    }
+
+    /// What clients gave to runs of a workflow id after these were deleted: filed on what is left of them (I03).
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn filed_late(&self, key: &WorkflowKey) -> Result<Vec<wire::Unclaimed>, Error> {
+        let shard = antipode_history::client::shard_of(key, self.store.identity().shards);
+        let rows =
+            ready(self.store.run_list(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
+        let stones = rows.iter().filter(|row| antipode_history::shard::is_tombstone(row));
+        let heads = stones.filter_map(|row| wire::RunHead::decode(&*row.head).ok());
+        Ok(heads.flat_map(|head| head.unclaimed).collect())
     }
 
     /// The run that owns a workflow id, as stored.

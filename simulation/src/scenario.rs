@@ -2,6 +2,7 @@
 //! and what was expected.
 
 mod check;
+mod words;
 
 use std::{
     collections::BTreeMap,

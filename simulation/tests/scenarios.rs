@@ -252,6 +252,51 @@ fn a_malformed_file_says_where_and_what_was_expected() {
             &["line 3, column 46", "`activty` is no step of a workflow: expected activity"],
         ),
         (
+            "a region without shards",
+            "name: x\nworld: {regions: [{name: east, shards: 0}]}\nsteps: []\n",
+            &["line 2, column 32", "`shards: 0`: expected 1 to 1024"],
+        ),
+        (
+            "a retention below nothing",
+            "name: x\nworld: {retention: -5s}\nsteps: []\n",
+            &["line 2, column 9", "`retention: -5s`: expected 0s"],
+        ),
+        (
+            "a share above all",
+            "name: x\nsteps:\n  - net: {drop: 1001}\n",
+            &["line 3, column 11", "`drop: 1001`: expected 0 to 1000"],
+        ),
+        (
+            "lengths that begin with the longer one",
+            "name: x\nworld: {net: {delay: [10ms, 1ms]}}\nsteps: []\n",
+            &["line 2, column 15", "`delay: [10ms, 1ms]`: expected the shortest and the longest"],
+        ),
+        (
+            "a policy that does not exist",
+            "name: x\nsteps:\n  - start: {workflow: w, in: east, conflict: replace}\n",
+            &["line 3, column 46", "`conflict: replace`: expected one of fail, use-existing"],
+        ),
+        (
+            "a status that no run has",
+            "name: x\nsteps:\n  - start: {workflow: w, in: east}\n  - expect: {workflow: w, status: runing}\n",
+            &["line 4, column 35", "`status: runing`: expected one of running, completed"],
+        ),
+        (
+            "an expectation about a workflow that nobody names",
+            "name: x\nsteps:\n  - start: {workflow: w, in: east}\n  - expect: {workflow: v, signals: []}\n",
+            &["line 4, column 24", "no step makes a workflow `v`: expected one of w"],
+        ),
+        (
+            "a moment that waits for a call that nobody makes",
+            "name: x\nsteps:\n  - on: {answered: s0}\n    wait: 1s\n",
+            &["line 3, column 20", "no step makes a call with the request id `s0`: there is none"],
+        ),
+        (
+            "an event that is none",
+            "name: x\nsteps:\n  - start: {workflow: w, in: east}\n  - on: {in: east, workflow: w, event: five}\n    wait: 1s\n",
+            &["line 4, column 40", "expected an event as in `12@1`"],
+        ),
+        (
             "too many regions",
             "name: x\nworld: {regions: []}\nsteps: []\n",
             &["`regions` has 0: expected 1 to 5"],

@@ -53,6 +53,8 @@ pub struct Proof {
     /// Origins that the peer gets nothing from now, with how far it has their logs: this region may have to relay the rest
     /// (C7).
     pub down: BTreeMap<RegionId, Down>,
+    /// Nothing is heard of the peer. For which origins it may need this region is not known, so it may be for all.
+    pub silent: bool,
 }
 
 /// How far a peer has the log of an origin that is down for it.
@@ -71,8 +73,11 @@ impl Proof {
         Self { through: Sequence(u64::MAX), ..Self::default() }
     }
 
-    /// Whether the peer lacks a batch of this run that its origin cannot bring it.
-    fn lacks(&self, run: &Run) -> bool {
+    /// Whether the peer lacks, or may lack, a batch of this run that its origin cannot bring it.
+    fn lacks(&self, here: RegionId, run: &Run) -> bool {
+        if self.silent && run.batches.values().any(|batch| batch.envelope.origin.region != here) {
+            return true;
+        }
         let lacks = |batch: &Arc<Batch>| {
             let origin = &batch.envelope.origin;
             self.down.get(&origin.region).is_some_and(|down| {
@@ -249,12 +254,14 @@ impl<T: Token> Shard<T> {
         if due > self.now {
             return Ok(Some(Keep::Until(due)));
         }
+        let here = self.setting.region;
         for peer in &view.others {
             let proof = self.proofs.get(peer);
             if proof.is_some_and(|proof| proof.exceptions.contains(key)) {
                 return Ok(Some(Keep::Waits(due, Event::RetentionHeld)));
             }
-            if !proof.is_some_and(|proof| proof.through >= cached.changed_at && !proof.lacks(&cached.run)) {
+            let has = |proof: &Proof| proof.through >= cached.changed_at && !proof.lacks(here, &cached.run);
+            if !proof.is_some_and(has) {
                 return Ok(Some(Keep::Waits(due, Event::RetentionUnproved)));
             }
         }

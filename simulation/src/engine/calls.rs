@@ -82,8 +82,6 @@ pub(crate) struct Acked {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pub(crate) all: Vec<Call>,
-    /// Answers in a thousand that never reach the client.
-    pub(crate) lose: u32,
 }
 
 /// A client stops asking after so many tries.
@@ -196,7 +194,8 @@ impl Engine {
         index: usize,
         answer: Result<Reply, Refusal>,
     ) -> Result<(), Failure> {
-        let lost = self.calls.lose > 0 && self.random.number() % 1_000 < u64::from(self.calls.lose);
+        let lose = self.setup.net.answers;
+        let lost = lose > 0 && self.random.number() % 1_000 < u64::from(lose);
         if lost {
             self.fault("answer lost");
             return self.unanswered(index, "the answer was lost", true);

@@ -146,6 +146,7 @@ impl Engine {
             })?;
         }
         if let Some(retention) = step.retention {
+            self.watch.graves.retention(retention.0 / 1_000_000_000);
             let _ = self.change(site, |record, act| {
                 let config =
                     antipode_core::namespace::Config { retention_seconds: retention.0 / 1_000_000_000 };
@@ -186,8 +187,9 @@ impl Engine {
 
     /// The operator takes a draining back.
     pub(crate) fn undo(&mut self, site: usize) -> Result<(), Failure> {
-        let phase = self.sites[site].region.record.phase().clone();
-        if let Phase::Draining { operation, .. } = phase
+        // Too late once it is released: the record says so itself (F1).
+        let operation = self.sites[site].region.record.phase().operation().map(str::to_string);
+        if let Some(operation) = operation
             && self.sites[site].up
             && self.change(site, |record, act| record.undo_drain(act, &operation))?.is_ok()
         {
@@ -391,6 +393,14 @@ impl Engine {
         }
         let done = self.change(target, |record, act| record.force(act, forced))?;
         if done.is_ok() {
+            let minted = self.sites[target].region.record.version();
+            if minted <= seen_max {
+                let name = self.name(target).to_string();
+                self.find(
+                    "F3",
+                    format!("{name} was forced active under {minted}, and {seen_max} had been seen"),
+                );
+            }
             self.fault("forced failover");
             if blind {
                 self.note(State::ForcedBlind);

@@ -10,7 +10,10 @@ use super::{
     site::{Asker, Backup},
     span::Span,
 };
-use crate::trace::{Band, Kind};
+use crate::{
+    region::Tail,
+    trace::{Band, Kind},
+};
 
 impl Engine {
     /// The directions that a step names.
@@ -69,18 +72,37 @@ impl Engine {
         if !self.sites[site].up {
             return Ok(());
         }
-        let written = match step.commit {
-            Some(written) => written == Written::Written,
-            None => self.random.percent(50),
+        let tail = match step.commit {
+            Some(Written::Lost) => Tail::Lost,
+            Some(Written::Written) => Tail::Written,
+            Some(Written::Torn) => self.torn(site),
+            None if self.random.percent(50) => Tail::Written,
+            None => Tail::Lost,
         };
-        self.kill(site, written)?;
+        self.kill(site, tail)?;
+        if let Some(previous) = step.previous.filter(|previous| *previous != self.sites[site].previous) {
+            self.fault(if previous { "downgrade" } else { "upgrade" });
+            self.note(State::Upgraded);
+            self.sites[site].previous = previous;
+        }
         if let Some(down) = step.down {
             self.after(down, Due::Restart { site });
         }
         Ok(())
     }
 
-    fn kill(&mut self, site: usize, written: bool) -> Result<(), Failure> {
+    /// Of the commits in flight the first are written and the rest is lost; the only one goes either way.
+    fn torn(&mut self, site: usize) -> Tail {
+        let count = self.sites[site].region.commits_in_flight().len();
+        if count < 2 {
+            return Tail::First(self.random.below(2));
+        }
+        self.fault("torn tail");
+        self.note(State::TornTail);
+        Tail::First(1 + self.random.below(count - 1))
+    }
+
+    fn kill(&mut self, site: usize, tail: Tail) -> Result<(), Failure> {
         self.fault("crash");
         if !self.sites[site].region.commits_in_flight().is_empty() {
             self.note(State::CrashInCommit);
@@ -89,13 +111,22 @@ impl Engine {
             self.note(State::CrashDraining);
         }
         self.trace.line(Kind::Fault, Some(site), None, || {
-            format!("dies; what it was writing is {}", if written { "written" } else { "lost" })
+            let fate = match tail {
+                Tail::Lost => "lost".to_string(),
+                Tail::Written => "written".to_string(),
+                Tail::First(count) => format!("lost but for its first {count} commits"),
+            };
+            format!("dies; what it was writing is {fate}")
         });
         let since = self.trace.at();
         if let Some(recording) = &mut self.trace.recording {
             recording.bands.push(Band::Crash { region: site, since, until: None });
         }
-        for group in self.sites[site].region.kill(written)? {
+        let mut dying = self.dying(site, None)?;
+        for group in self.sites[site].region.kill(tail)? {
+            let (here, rest) = dying.into_iter().partition(|(key, _)| group.deletes.contains(key));
+            dying = rest;
+            self.bury(site, &group, here);
             self.committed(site, &group);
         }
         let here = &mut self.sites[site];
@@ -108,6 +139,9 @@ impl Engine {
         let waiting = std::mem::take(&mut here.waiting);
         self.watch.thaw(site);
         self.link_ends_of(site);
+        for other in (0..self.sites.len()).filter(|other| *other != site) {
+            self.feed_proofs(other)?;
+        }
         for asker in waiting.into_values() {
             match asker {
                 Asker::Call(call) => self.unanswered(call, "the region died", true)?,
@@ -207,7 +241,7 @@ impl Engine {
     pub(crate) fn restore(&mut self, site: usize) -> Result<(), Failure> {
         let Some(backup) = self.sites[site].backup.take() else { return Ok(()) };
         if self.sites[site].up {
-            self.kill(site, true)?;
+            self.kill(site, Tail::Written)?;
         }
         self.fault("restore");
         self.note(State::Restored);

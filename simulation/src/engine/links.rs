@@ -104,6 +104,18 @@ struct Stream {
     last: [Timestamp; 2],
 }
 
+/// What the previous version neither says nor hears: fields that came with relaying (C7).
+fn forget_relays(message: &mut replicate_request::Message) {
+    match message {
+        replicate_request::Message::Open(open) => open.down.clear(),
+        replicate_request::Message::Ack(ack) => {
+            ack.down.clear();
+            ack.down_complete = false;
+            ack.relayed.clear();
+        }
+    }
+}
+
 enum Todo {
     Inbox(inbox::Output),
     Outbox(outbox::Output),
@@ -245,7 +257,8 @@ impl Engine {
             positions,
             exceptions: self.stored_exceptions(to, source_id),
             others,
-            down: self.down_origins(to),
+            // The previous version does not say for whom others should relay.
+            down: if self.sites[to].previous { Vec::new() } else { self.down_origins(to) },
         };
         let inbox = Inbox::new(setup);
         self.links.numbers += 1;
@@ -328,8 +341,13 @@ impl Engine {
         &mut self,
         from: usize,
         to: usize,
-        message: replicate_request::Message,
+        mut message: replicate_request::Message,
     ) -> Result<(), Failure> {
+        // For whom it needs others concerns retention as well, which is no part of what the previous version lacks (C6).
+        let needs = matches!(&message, replicate_request::Message::Ack(ack) if !ack.down.is_empty());
+        if self.sites[from].previous {
+            forget_relays(&mut message);
+        }
         match message {
             replicate_request::Message::Open(open) => {
                 let opened_before =
@@ -371,7 +389,7 @@ impl Engine {
             }
             replicate_request::Message::Ack(ack) => {
                 self.with_outbox(from, to, |outbox, cx| outbox.ack(cx, ack));
-                Ok(())
+                if needs { self.feed_proofs(from) } else { Ok(()) }
             }
         }
     }
@@ -511,7 +529,10 @@ impl Engine {
         output: inbox::Output,
     ) -> Result<(), Failure> {
         match output {
-            inbox::Output::Send(message) => {
+            inbox::Output::Send(mut message) => {
+                if self.sites[to].previous {
+                    forget_relays(&mut message);
+                }
                 if let replicate_request::Message::Ack(ack) = &message {
                     self.check_ack(from, to, ack);
                 }
@@ -706,7 +727,7 @@ impl Engine {
         self.links.tips.remove(&(from, to));
         self.links.relayed.remove(&(from, to));
         self.dial_later(from, to);
-        Ok(())
+        self.feed_proofs(from)
     }
 
     /// A region died: its streams die with it.

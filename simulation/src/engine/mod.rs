@@ -6,6 +6,7 @@ mod calls;
 mod expect;
 mod failovers;
 mod faults;
+mod graves;
 mod links;
 mod perform;
 pub mod program;
@@ -156,6 +157,7 @@ impl Engine {
             queue: BTreeMap::new(),
             ties: 0,
         };
+        engine.watch.graves.retention(setup.retention.0 / 1_000_000_000);
         for site in 0..engine.sites.len() {
             engine.sites[site].region.observed = true;
             engine.believe(site);
@@ -286,6 +288,12 @@ impl Engine {
             .filter(|site| self.believes_writable(*site))
             .map(|site| self.region_name(site))
             .collect()
+    }
+
+    /// Commits that a region has begun and not ended.
+    #[must_use]
+    pub fn commits_in_flight(&self, site: usize) -> usize {
+        self.sites.get(site).map_or(0, |site| site.committing.len())
     }
 
     /// Runs of a workflow id as a region stores them.

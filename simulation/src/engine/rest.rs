@@ -31,6 +31,10 @@ use crate::region::Kept;
 
 /// Within so much virtual time after everything healed, every open run has gone as far as it can (V16).
 const PATIENCE: Span = Span::seconds(600);
+/// A retention below this is waited for at the end.
+const SHORT: Span = Span::seconds(3_600);
+/// Closed runs whose retention is over and that all have are gone after this.
+const DELETED_WITHIN: Span = Span::seconds(180);
 /// Timers are waited for that fire at least so long before patience ends.
 const SLACK: Nanos = Nanos::seconds(60);
 
@@ -42,14 +46,14 @@ impl Engine {
         self.setup.net.reorder = 0;
         self.setup.net.corrupt = 0;
         self.setup.net.flip = 0;
-        self.watch.trouble = Default::default();
-        self.calls.lose = 0;
+        self.setup.net.answers = 0;
         for site in 0..self.sites.len() {
             let commit = self.setup.commit;
             let here = &mut self.sites[site];
             here.failing.clear();
             here.commit_span = commit;
             here.workers = true;
+            here.trouble = Default::default();
             here.skew = Span(0);
             here.wake_at = None;
             self.restart(site)?;
@@ -70,6 +74,12 @@ impl Engine {
         self.heal_all()?;
         self.settle(true)?;
         if self.findings.is_empty() {
+            self.check_rest()?;
+        }
+        if self.findings.is_empty() && self.setup.retention < SHORT {
+            // Once more when what is over has gone.
+            self.run_until(Timestamp(self.now.0 + self.setup.retention.0 + DELETED_WITHIN.0))?;
+            self.settle(true)?;
             self.check_rest()?;
         }
         Ok(())
@@ -218,6 +228,7 @@ impl Engine {
     /// All oracles that need rest.
     fn check_rest(&mut self) -> Result<(), Failure> {
         self.check_records();
+        self.check_nothing_gone()?;
         for workflow in self.watch.workflows.clone() {
             self.check_workflow(&workflow)?;
         }
@@ -263,8 +274,9 @@ impl Engine {
             let here: BTreeSet<_> = runs.keys().collect();
             let there: BTreeSet<_> = firsts.keys().collect();
             // Retention runs in each region by itself.
+            let lacks = |run: &RunId| if here.contains(run) { first } else { site };
             let differs: Vec<_> =
-                here.symmetric_difference(&there).filter(|run| !self.may_be_deleted(run)).collect();
+                here.symmetric_difference(&there).filter(|run| !self.is_deleted(lacks(run), run)).collect();
             if let Some(run) = differs.first() {
                 self.find(
                     "V09",
@@ -300,8 +312,31 @@ impl Engine {
         Ok(())
     }
 
-    fn may_be_deleted(&self, _run: &RunId) -> bool {
-        self.seen.count("retention-deleted") > 0
+    /// Retention took it from there, or from others before this region was restored to a time without it.
+    fn is_deleted(&self, site: usize, run: &RunId) -> bool {
+        self.watch.graves.has(site, run) || (self.watch.restores > 0 && self.watch.graves.anywhere(run))
+    }
+
+    /// V20: what a region has stored of a run is still there, on whatever branch it stands.
+    fn check_nothing_gone(&mut self) -> Result<(), Failure> {
+        for site in self.listed() {
+            let mut chains = self.watch.chains_of(site);
+            for workflow in &self.watch.workflows {
+                for (run, kept) in self.sites[site].region.stored_runs(&self.key(workflow))? {
+                    if let Some(had) = chains.get_mut(&run) {
+                        for batch in &kept.batches {
+                            had.remove(&batch.chain);
+                        }
+                    }
+                }
+            }
+            chains.retain(|run, had| !had.is_empty() && !self.watch.graves.has(site, run));
+            if let Some((run, had)) = chains.first_key_value() {
+                let name = self.name(site).to_string();
+                self.find("V20", format!("{name} lost {} batches of {run} that it had stored", had.len()));
+            }
+        }
+        Ok(())
     }
 
     /// V05: what a shard remembers is the fold of what is stored.
@@ -382,7 +417,9 @@ impl Engine {
         let Some(site) = self.listed().first().copied() else { return Ok(()) };
         for workflow in self.watch.workflows.clone() {
             let key = self.key(&workflow);
-            let runs = self.sites[site].region.stored_runs(&key)?;
+            // What retention deleted stood as it was deleted.
+            let mut runs = self.watch.graves.of(site, &workflow);
+            runs.extend(self.sites[site].region.stored_runs(&key)?);
             let owner = self.sites[site].region.stored_owner(&key)?;
             let facts = Facts::of(self, &workflow, &runs, owner)?;
             let calls: Vec<Call> =
@@ -410,9 +447,7 @@ impl Engine {
         let (there, listed) = match &call.what {
             What::Start(_) => {
                 // A retry may have been told a run that another start began.
-                let there = told.is_some_and(|run| runs.contains_key(&run))
-                    || self.seen.count("retention-deleted") > 0;
-                (there, false)
+                (told.is_some_and(|run| runs.contains_key(&run)), false)
             }
             What::Signal(_) | What::SignalWithStart(_) => {
                 (facts.signals.contains(&call.id), facts.listed.contains(&call.id))
@@ -421,8 +456,7 @@ impl Engine {
             What::Cancel => (facts.cancels > 0 || facts.closed, !facts.listed.is_empty()),
             What::Terminate => (facts.closed, !facts.listed.is_empty()),
         };
-        let deleted = self.seen.count("retention-deleted") > 0;
-        if there || deleted {
+        if there {
             return;
         }
         if listed && self.watch.lossy() {
@@ -547,6 +581,7 @@ impl Facts {
             for kept in site.region.stored_runs(&engine.key(workflow))?.values() {
                 facts.listed.extend(kept.run.unclaimed.iter().filter_map(client_key));
             }
+            facts.listed.extend(site.region.filed_late(&engine.key(workflow))?.iter().filter_map(client_key));
         }
         Ok(facts)
     }

@@ -104,7 +104,7 @@ pub struct RegionSetup {
     /// Workers poll here.
     #[serde(default = "yes")]
     pub workers: bool,
-    /// It runs the previous version of the software: it offers neither this fold nor these features.
+    /// It runs the previous version of the software: it offers neither this fold nor these features, and uses none of them.
     #[serde(default, skip_serializing_if = "is_default")]
     pub previous: bool,
 }
@@ -141,12 +141,14 @@ pub struct NetSetup {
     pub corrupt: u32,
     /// Messages in a thousand with a batch of which one bit changes on the way: it may decode still (G1).
     pub flip: u32,
+    /// Answers in a thousand that never reach the client who asked.
+    pub answers: u32,
 }
 
 impl Default for NetSetup {
     fn default() -> Self {
         let delay = [Span::millis(5), Span::millis(5)];
-        Self { delay, drop: 0, duplicate: 0, reorder: 0, corrupt: 0, flip: 0 }
+        Self { delay, drop: 0, duplicate: 0, reorder: 0, corrupt: 0, flip: 0, answers: 0 }
     }
 }
 
@@ -408,9 +410,12 @@ pub struct CrashStep {
     /// How long it is down; none: until `heal`, or for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub down: Option<Span>,
-    /// What was being written is lost, or written.
+    /// What was being written is lost, written, or torn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<Written>,
+    /// It comes back with the previous version of the software, or with this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<bool>,
 }
 
 /// What became of a write.
@@ -421,6 +426,9 @@ pub enum Written {
     Lost,
     /// All of it.
     Written,
+    /// Of the commits that were in flight only the first, in the order in which they began. A commit is all or nothing in
+    /// every store, so nothing smaller can tear.
+    Torn,
 }
 
 /// How commits fail.
@@ -509,6 +517,12 @@ pub struct WorkerStep {
     /// They forget what they hold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub crash: bool,
+    /// Tasks in a thousand that they lose from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lose: Option<u32>,
+    /// Workflow tasks in a thousand that they fail from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail: Option<u32>,
 }
 
 /// Something that must be so. Every field that is set is checked; regions by name, `all` for every region.

@@ -60,6 +60,8 @@ states! {
     UnknownLost "unknown-lost" "the outcome of a commit was unknown, and nothing was written"
     UnknownWritten "unknown-written" "the outcome of a commit was unknown, and all was written"
     CrashInCommit "crash-in-commit" "a region died with a commit in flight"
+    TornTail "torn-tail" "a region died, and of several commits in flight only the first were written"
+    Upgraded "upgraded" "a region came back with another version of the software"
     CrashDraining "crash-draining" "the active region died while it handed over"
     SplitBrain "split-brain" "two regions believed to be active"
     NobodyActive "nobody-active" "no region could write"
@@ -86,16 +88,16 @@ states! {
     MembersChanged "members-changed" "a region left or joined the namespace"
     RetentionWaited "retention-waited" "a closed run was kept because a peer had not proved it"
     RetentionDeleted "retention-deleted" "a closed run was deleted by retention"
+    OutlivedRetention "outlived-retention" "a peer came back after a closed run's retention had ended, and was sent it"
+    LateDuplicate "late-duplicate" "an entry arrived for a run that retention had deleted, and changed nothing"
+    Resurrected "resurrected" "a deleted run came back, because its events went on under a higher version"
 }
 
 impl State {
     /// Must a hundred seeds with all faults reach it? What only a profile of its own or a scenario can reach, need not.
     #[must_use]
     pub fn is_expected(self) -> bool {
-        !matches!(
-            self,
-            Self::Restored | Self::MembersChanged | Self::RetentionWaited | Self::RetentionDeleted
-        )
+        !matches!(self, Self::Restored | Self::MembersChanged | Self::LateDuplicate | Self::Resurrected)
     }
 }
 

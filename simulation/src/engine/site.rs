@@ -17,7 +17,7 @@ use super::{
     script::{RegionSetup, Setup},
     seen::State,
     span::Span,
-    workers::Task,
+    workers::{Task, Trouble},
 };
 use crate::{
     region::{Kept, Region, Ticket},
@@ -29,8 +29,8 @@ use crate::{
 pub(crate) enum Asker {
     /// A client's call.
     Call(usize),
-    /// A worker that takes an offered task.
-    Take,
+    /// A worker that takes an offered task, and whether the region may write when it asks.
+    Take { writable: bool },
     /// A worker that brings a task back.
     Bring { worker: usize, task: u64 },
     /// A link's receiver: entries of its stream.
@@ -56,6 +56,7 @@ pub(crate) struct Site {
     pub(crate) skew: Span,
     pub(crate) previous: bool,
     pub(crate) workers: bool,
+    pub(crate) trouble: Trouble,
     pub(crate) waiting: BTreeMap<Ticket, Asker>,
     pub(crate) committing: BTreeSet<ShardId>,
     pub(crate) wake_at: Option<Timestamp>,
@@ -91,6 +92,7 @@ impl Site {
             skew: setup.skew,
             previous: setup.previous,
             workers: setup.workers,
+            trouble: Trouble::default(),
             waiting: BTreeMap::new(),
             committing: BTreeSet::new(),
             wake_at: None,
@@ -216,8 +218,12 @@ impl Engine {
             self.note(state);
             self.trace.line(Kind::Fault, Some(site), None, || format!("{shard}: {kind}"));
         }
+        let dying = self.dying(site, Some(shard))?;
         match self.sites[site].region.finish_commit(now, shard, fault) {
-            Ok(Some(group)) => self.committed(site, &group),
+            Ok(Some(group)) => {
+                self.bury(site, &group, dying);
+                self.committed(site, &group);
+            }
             Ok(None) => {}
             Err(crate::region::Error::Broken { region, why }) => {
                 self.find("broken", format!("{region}: a commit failed under a valid fence: {why}"));
@@ -237,7 +243,16 @@ impl Engine {
     ) -> Result<(), Failure> {
         match self.sites[site].waiting.remove(&ticket) {
             Some(Asker::Call(call)) => self.call_answered(site, call, answer),
-            Some(Asker::Take) => self.task_taken(site, answer),
+            Some(Asker::Take { writable }) => {
+                if let (false, Ok(Reply::WorkflowTask(..) | Reply::ActivityTask(_))) = (writable, &answer) {
+                    let name = self.name(site).to_string();
+                    self.find(
+                        "V17",
+                        format!("{name} hands out a task though the namespace is active elsewhere"),
+                    );
+                }
+                self.task_taken(site, answer)
+            }
             Some(Asker::Bring { worker, task }) => self.task_brought(worker, site, task, answer),
             Some(Asker::Fetch { token }) => self.fetched(site, token, answer),
             _ => Ok(()),
@@ -316,6 +331,8 @@ impl Engine {
                     Event::ActivityRetried => self.note(State::ActivityRetried),
                     Event::RunDeleted => self.note(State::RetentionDeleted),
                     Event::RetentionUnproved => self.note(State::RetentionWaited),
+                    Event::LateDuplicate => self.note(State::LateDuplicate),
+                    Event::RunResurrected => self.note(State::Resurrected),
                     _ => {}
                 }
                 self.trace.line(Kind::Shard, Some(site), None, || format!("{event:?}"));

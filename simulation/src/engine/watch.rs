@@ -4,13 +4,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use antipode_core::{
+    batch::Batch,
     chain::ChainValue,
-    ids::{FailoverVersion, RegionId, RunId, Sequence, ShardId, Timestamp},
-    namespace::Record,
+    ids::{FailoverVersion, Place, RegionId, RunId, RunOrder, Sequence, ShardId, Timestamp},
+    namespace::{Phase, Record},
 };
 use antipode_persistence::rows::Group;
+use antipode_proto::core as wire;
+use prost::Message;
 
-use super::{Engine, seen::State, workers::Trouble};
+use super::{Engine, graves::Graves, seen::State};
+
+/// Of a history only the times of its events.
+#[derive(Clone, PartialEq, Message)]
+struct Times {
+    #[prost(message, repeated, tag = "1")]
+    events: Vec<TimeOf>,
+}
+
+/// Of an event only its time.
+#[derive(Clone, PartialEq, Message)]
+struct TimeOf {
+    #[prost(message, optional, tag = "2")]
+    event_time: Option<prost_types::Timestamp>,
+}
 
 /// What a region has had in its store, and what it wrote itself.
 #[derive(Clone, Debug, Default)]
@@ -32,11 +49,13 @@ struct RunSeen {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     pub(crate) workflows: BTreeSet<String>,
-    pub(crate) trouble: Trouble,
+    pub(crate) graves: Graves,
     stored: BTreeMap<usize, Stored>,
     frozen: BTreeMap<(usize, ShardId), Sequence>,
     /// Content of (run, first event, version, batch before).
     content: BTreeMap<(RunId, i64, FailoverVersion, ChainValue), ChainValue>,
+    /// Time of the last event of each batch.
+    times: BTreeMap<ChainValue, i64>,
     runs: BTreeMap<String, BTreeMap<RunId, RunSeen>>,
     checked: BTreeMap<(usize, usize, ShardId), Sequence>,
     /// Entries of a region that were not addressed to another: the list did not have it when they were written.
@@ -53,6 +72,8 @@ pub(crate) struct Watch {
     /// Who owns each workflow id in a region, and whether that run is open.
     owners: BTreeMap<(usize, String), (RunId, bool)>,
     losers: BTreeSet<(usize, RunId)>,
+    /// Order of the current record, by region and workflow id (B6).
+    orders: BTreeMap<(usize, String), RunOrder>,
 }
 
 impl Watch {
@@ -71,7 +92,10 @@ impl Watch {
     pub(crate) fn restored(&mut self, site: usize, stored: Stored) {
         self.restores += 1;
         self.thaw(site);
-        self.stored.insert(site, stored);
+        self.orders.retain(|(other, _), _| *other != site);
+        if let Some(before) = self.stored.insert(site, stored) {
+            self.graves.lost(site, &before.chains);
+        }
         self.checked.retain(|(from, to, _), _| *from != site && *to != site);
     }
 
@@ -79,6 +103,20 @@ impl Watch {
     pub(crate) fn saw(&mut self, site: usize, version: FailoverVersion) {
         let stored = self.of(site);
         stored.version = stored.version.max(version);
+    }
+
+    /// Has this region had a batch in its store, in its present life?
+    pub(crate) fn has_chain(&self, site: usize, chain: &ChainValue) -> bool {
+        self.stored.get(&site).is_some_and(|stored| stored.chains.contains(chain))
+    }
+
+    /// Batches of a run that a region has had in its store and retention did not delete.
+    pub(crate) fn chains_of(&self, site: usize) -> BTreeMap<RunId, BTreeSet<ChainValue>> {
+        let mut chains: BTreeMap<RunId, BTreeSet<ChainValue>> = BTreeMap::new();
+        for (run, chain, _) in self.stored.get(&site).into_iter().flat_map(|stored| stored.log.values()) {
+            chains.entry(*run).or_default().insert(*chain);
+        }
+        chains
     }
 
     /// Positions of a region were forgotten: proofs are checked from the start.
@@ -138,6 +176,7 @@ impl Engine {
                 stored.own.insert(chain, envelope.version);
             }
             self.check_batch(site, group.shard, row.sequence, &row.batch.envelope, chain, own);
+            self.check_times(site, &row.batch);
             if own && envelope.successor.is_some() {
                 self.note(State::Continued);
             }
@@ -157,6 +196,7 @@ impl Engine {
     /// A workflow id may change hands: who lost it, and who gets it back.
     fn note_owners(&mut self, site: usize, group: &Group) {
         for row in &group.currents {
+            self.check_order(site, row.key.workflow.as_str(), &row.record);
             let Ok(run) = row.record.run_id.parse::<RunId>() else { continue };
             let before =
                 self.watch.owners.insert((site, row.key.workflow.to_string()), (run, row.record.open));
@@ -167,6 +207,9 @@ impl Engine {
                 self.note(State::ZombieRevived);
             }
         }
+        for key in &group.forgets {
+            self.watch.orders.remove(&(site, key.workflow.to_string()));
+        }
         for row in group.batches.iter().filter(|row| row.batch.envelope.first_event.0 == 1) {
             // A run that arrives and does not get the id is superseded from the start.
             let key = (site, row.batch.envelope.run.workflow.to_string());
@@ -174,6 +217,20 @@ impl Engine {
             if self.watch.owners.get(&key).is_some_and(|(owner, _)| *owner != run) {
                 self.watch.losers.insert((site, run));
             }
+        }
+    }
+
+    /// B6: the current record is never lowered, whatever is deleted.
+    fn check_order(&mut self, site: usize, workflow: &str, record: &wire::CurrentRecord) {
+        let place = record.place.as_ref();
+        let order = RunOrder {
+            version: FailoverVersion(record.version),
+            place: place.map_or_else(Place::default, |at| Place { epoch: at.epoch, sequence: at.sequence }),
+        };
+        let before = self.watch.orders.insert((site, workflow.to_string()), order);
+        if let Some(before) = before.filter(|before| order < *before) {
+            let name = self.name(site).to_string();
+            self.find("B6", format!("{name} lowered the record of {workflow} from {before:?} to {order:?}"));
         }
     }
 
@@ -228,6 +285,37 @@ impl Engine {
         }
     }
 
+    /// H2: the time of events never falls along a branch, whatever the clocks say. One content for one chain value, so whoever
+    /// stores a batch first shows it for all.
+    fn check_times(&mut self, site: usize, batch: &Batch) {
+        if let Some(written) = self.watch.times.get(&batch.chain) {
+            let age = self.now.0.saturating_sub(*written);
+            if age > self.sites[site].region.record.config().retention_seconds * 1_000_000_000 {
+                self.note(State::OutlivedRetention);
+            }
+            return;
+        }
+        let mut last = self.watch.times.get(&batch.envelope.previous).copied().unwrap_or(i64::MIN);
+        let Ok(events) = Times::decode(&*batch.events) else { return };
+        for time in events.events.into_iter().filter_map(|event| event.event_time) {
+            let at = time.seconds * 1_000_000_000 + i64::from(time.nanos);
+            if at < last {
+                let name = self.name(site).to_string();
+                let (run, first) = (batch.envelope.run.run, batch.envelope.first_event);
+                self.find(
+                    "H2",
+                    format!(
+                        "{name}: in the batch from event {first}@{} of {run} time falls by {}",
+                        batch.envelope.version,
+                        super::span::Span(last - at)
+                    ),
+                );
+            }
+            last = last.max(at);
+        }
+        self.watch.times.insert(batch.chain, last);
+    }
+
     fn note_start(
         &mut self,
         site: usize,
@@ -271,6 +359,10 @@ impl Engine {
                     after.active()
                 ),
             );
+        }
+        let released = |record: &Record| matches!(record.phase(), Phase::Released { .. });
+        if after.version() == before.version() && released(before) && !released(after) {
+            self.find("F1", format!("{name} takes its release of version {} back", before.version()));
         }
         let stored = self.watch.of(site);
         stored.version = stored.version.max(after.version());

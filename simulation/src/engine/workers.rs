@@ -73,8 +73,12 @@ impl Engine {
             return Ok(());
         }
         let Some(offer) = here.region.offers.pop_front() else { return Ok(()) };
-        let poll =
-            PollInfo { identity: format!("worker-{site}"), queue: offer.queue.clone(), ..Default::default() };
+        let poll = PollInfo {
+            identity: format!("worker-{site}"),
+            queue: offer.queue.clone(),
+            sticky: offer.sticky,
+            ..Default::default()
+        };
         let (workflow, run) = (offer.key.workflow_key(), Some(offer.key.run));
         let operation = match offer.kind {
             TaskKind::Workflow => Operation::WorkflowTaskStart { task: offer.task, poll },
@@ -82,7 +86,8 @@ impl Engine {
         };
         let now = self.local(site);
         let ticket = self.sites[site].region.request(now, Request { workflow, run, operation });
-        self.sites[site].waiting.insert(ticket, Asker::Take);
+        let writable = self.believes_writable(site);
+        self.sites[site].waiting.insert(ticket, Asker::Take { writable });
         self.tend(site)
     }
 
@@ -102,7 +107,7 @@ impl Engine {
             _ => None,
         };
         let Some(mut task) = task else { return Ok(()) };
-        let trouble = self.watch.trouble;
+        let trouble = self.sites[site].trouble;
         let draw = u32::try_from(self.random.number() % 1_000).unwrap_or(0);
         if draw < trouble.lose {
             self.fault("task lost");
@@ -111,7 +116,10 @@ impl Engine {
             });
             return Ok(());
         }
-        task.fails = draw >= 1_000 - trouble.fail.min(1_000);
+        task.fails = task.kind() == TaskKind::Workflow && draw >= 1_000 - trouble.fail.min(1_000);
+        if task.fails {
+            self.fault("task failed");
+        }
         self.trace.line(Kind::Worker, Some(site), Some(task.workflow()), || match task.kind() {
             TaskKind::Workflow => format!("takes a workflow task with {} events known", task.events.len()),
             TaskKind::Activity => {
@@ -140,6 +148,13 @@ impl Engine {
         }
         let run = token.key.run;
         let first = given.first().map_or(1, |event| event.event_id);
+        if first > 1 && !self.sites[site].cache.contains_key(&run) {
+            // It has lost the run since it told its sticky queue, and asks for the history.
+            let stored = self.sites[site].region.stored_runs(&token.key.workflow_key()).ok()?;
+            let mut events = stored.get(&run).map(|kept| kept.events(kept.run.tip())).unwrap_or_default();
+            events.truncate(usize::try_from(first - 1).unwrap_or(0));
+            self.sites[site].cache.insert(run, events);
+        }
         let known = self.sites[site].cache.get(&run).map_or(0, Vec::len);
         if first > 1 && usize::try_from(first).unwrap_or(0) > known + 1 {
             let workflow = token.key.workflow;
@@ -311,6 +326,9 @@ impl Engine {
             self.sites[site].cache.clear();
             self.sites[site].region.sticky.clear();
         }
+        let trouble = &mut self.sites[site].trouble;
+        trouble.lose = step.lose.unwrap_or(trouble.lose);
+        trouble.fail = step.fail.unwrap_or(trouble.fail);
         if step.stop {
             self.sites[site].workers = false;
         }

@@ -20,7 +20,10 @@ use super::{
     program::{Action, At, Program},
     state::{Hand, Link, Node, State, Waiting},
 };
-use crate::{region::Region, world::NAMES};
+use crate::{
+    region::{Region, Tail},
+    world::NAMES,
+};
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,7 +325,8 @@ impl<'p> Machine<'p> {
     pub(super) fn crash(&mut self, state: &mut State, at: At, written: bool) -> Result<(), Finding> {
         let now = state.now;
         let node = state.node_mut(at);
-        node.region.kill(written).map_err(broken)?;
+        let tail = if written { Tail::Written } else { Tail::Lost };
+        node.region.kill(tail).map_err(broken)?;
         node.region.start(1, now).map_err(broken)?;
         node.received.clear();
         let waiting = std::mem::take(&mut node.waiting);

@@ -2,14 +2,16 @@
 //! workflows do what a workflow can do. A name that is wrong is said with its line and column, and with what could stand there;
 //! so an expectation cannot hold only because nothing has its name.
 
+use super::words::Names;
 use crate::engine::{
     program::Act,
-    script::{Expect, LinkStep, Script, StartStep, Step},
+    script::{Expect, LinkStep, NetSetup, Script, Setup, StartStep, Step},
     seen::State,
+    span::Span,
 };
 
 /// What [`Expect::seen`] can count besides states: faults, by kind.
-const FAULTS: [&str; 19] = [
+const FAULTS: [&str; 23] = [
     "answer lost",
     "bit flipped",
     "clock jump",
@@ -18,6 +20,7 @@ const FAULTS: [&str; 19] = [
     "commit unknown, written",
     "crash",
     "direction cut",
+    "downgrade",
     "forced failover",
     "message corrupted",
     "message doubled",
@@ -27,7 +30,10 @@ const FAULTS: [&str; 19] = [
     "restore",
     "shard moved",
     "slow store",
+    "task failed",
     "task lost",
+    "torn tail",
+    "upgrade",
     "workers crashed",
 ];
 
@@ -42,10 +48,64 @@ pub(super) fn wrong(script: &Script, text: &str) -> Option<String> {
     if let Some(name) = world.filter(|name| !name.is_empty()).find(|name| !known.contains(&name.as_str())) {
         return Some(format!("{}{}", at(text, 0, name), no_region(name, &known)));
     }
-    script.steps.iter().enumerate().find_map(|(index, step)| step_wrong(step, text, index, &known))
+    if let Some((word, why)) = world_wrong(&script.world) {
+        return Some(format!("{}{why}", at(text, 0, word)));
+    }
+    let names = Names::of(script);
+    // What waits for a feature may name what only that feature makes: a child.
+    let names = script.pending.is_none().then_some(names);
+    script
+        .steps
+        .iter()
+        .enumerate()
+        .find_map(|(index, step)| step_wrong(step, text, index, &known, names.as_ref()))
 }
 
-fn step_wrong(step: &Step, text: &str, index: usize, known: &[&str]) -> Option<String> {
+/// What no world can be: the field, and what was expected.
+fn world_wrong(world: &Setup) -> Option<(&'static str, String)> {
+    if let Some(region) = world.regions.iter().find(|region| !(1..=1_024).contains(&region.shards)) {
+        return Some(("shards", format!("`shards: {}`: expected 1 to 1024", region.shards)));
+    }
+    if world.retention.0 < 0 {
+        return Some((
+            "retention",
+            format!("`retention: {}`: expected 0s, for ever, or more", world.retention),
+        ));
+    }
+    backwards("commit", world.commit)
+        .or_else(|| backwards("think", world.think))
+        .or_else(|| net_wrong(&world.net))
+}
+
+fn net_wrong(net: &NetSetup) -> Option<(&'static str, String)> {
+    let shares = [
+        ("drop", net.drop),
+        ("duplicate", net.duplicate),
+        ("reorder", net.reorder),
+        ("corrupt", net.corrupt),
+        ("flip", net.flip),
+        ("answers", net.answers),
+    ];
+    let share = shares.into_iter().find(|(_, share)| *share > 1_000);
+    share
+        .map(|(field, share)| (field, format!("`{field}: {share}`: expected 0 to 1000, of a thousand")))
+        .or_else(|| backwards("delay", net.delay))
+}
+
+/// A span of lengths that begins with the longer one.
+fn backwards(field: &'static str, [from, to]: [Span; 2]) -> Option<(&'static str, String)> {
+    (from.0 < 0 || from > to).then(|| {
+        (field, format!("`{field}: [{from}, {to}]`: expected the shortest and the longest, from 0s on"))
+    })
+}
+
+fn step_wrong(
+    step: &Step,
+    text: &str,
+    index: usize,
+    known: &[&str],
+    names: Option<&Names<'_>>,
+) -> Option<String> {
     let line = step_line(text, index);
     let acts = step.acts();
     if acts != 1 {
@@ -74,6 +134,12 @@ fn step_wrong(step: &Step, text: &str, index: usize, known: &[&str]) -> Option<S
                 FAULTS.join(", ")
             ));
         }
+    }
+    if let Some((word, why)) = names.and_then(|names| names.wrong(step)) {
+        return Some(format!("{}{why}", at(text, from, word)));
+    }
+    if let Some((field, why)) = step.net.as_ref().and_then(net_wrong) {
+        return Some(format!("{}{why}", at(text, from, field)));
     }
     let words = programs(step).into_iter().flat_map(|start| start.program.iter());
     words.filter_map(|word| Act::parse(word).err().map(|why| format!("{}{why}", at(text, from, word)))).next()

@@ -166,10 +166,12 @@ impl Engine {
             });
             let down: BTreeMap<_, _> = down.collect();
             let peer = self.name(to).to_string();
+            // The previous version never says for whom others should relay.
+            let silent = !self.links.streams.contains_key(&(site, to)) || self.sites[to].previous;
             for shard in (1..=self.sites[site].shards).map(ShardId) {
                 let through = proofs.get(&shard).copied().unwrap_or_default();
                 let exceptions = excepted.keys().cloned().collect();
-                let proof = Proof { through, exceptions, down: down.clone() };
+                let proof = Proof { through, exceptions, down: down.clone(), silent };
                 self.sites[site].region.proof(now, shard, &peer, proof);
             }
         }
