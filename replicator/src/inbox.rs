@@ -360,10 +360,10 @@ impl Inbox {
                     if result.is_ok() && now_behind > behind {
                         // What came meanwhile was only counted, and the answer may be older (E1).
                         self.replays.push_back(key);
-                    } else if result.is_ok() {
+                    } else if let Ok(mended) = result {
                         // From here on its entries are applied again; a crash before the row is gone replays once more.
                         self.setup.exceptions.remove(&key);
-                        self.outputs.push(Output::Unquarantine(key));
+                        self.outputs.push(Output::Unquarantine(key, mended));
                     }
                     self.next_replay();
                 }

@@ -15,6 +15,7 @@ use crate::{
     fetch,
     inbox::{Broken, Call, Cx, Feed, Inbox, Output},
     lane::{self, Answered, Queued},
+    mending::Mended,
     metrics::{self, Metrics, Outcome},
     pace::Pace,
     shared::{Peer, Shared},
@@ -139,7 +140,7 @@ impl Intake {
             }
             Done::Quarantined(key) => self.with(|inbox, cx| inbox.quarantined(cx, &key)),
             Done::Unquarantined(key) => {
-                tracing::info!(run = %key, "a quarantined run is mended");
+                tracing::info!(run = %key, "a run is out of quarantine");
                 self.with(|inbox, cx| inbox.unquarantined(cx));
                 self.show_exceptions();
             }
@@ -199,7 +200,11 @@ impl Intake {
                 let source = peer.id;
                 self.ask(async move { mark_behind(&shared, &key, source, behind).await });
             }
-            Output::Unquarantine(key) => self.ask(async move {
+            Output::Unquarantine(key, mended) => self.ask(async move {
+                if mended == Mended::Gone {
+                    let source = &*peer.name;
+                    tracing::warn!(run = %key, source, "a quarantined run is let go: its source was restored to a time before it");
+                }
                 match shared.store.quarantine_remove(&key, peer.id.0).await {
                     Ok(()) => Ok(Done::Unquarantined(key)),
                     Err(error) => {

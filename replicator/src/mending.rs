@@ -71,6 +71,9 @@ pub enum Mended {
     Known,
     /// Its namespace does not list this region: nobody here may want it.
     NotOurs,
+    /// Its source has the run no more: it was restored to a time before it. What other regions have of it goes back there and
+    /// comes from there (E2).
+    Gone,
 }
 
 /// It cannot be applied.
@@ -481,7 +484,7 @@ impl Replay {
                 }
                 Next::Push(Frame::Fetched(Fetched::new(self.hole.key.clone(), response, false)))
             }
-            Input::Got(Got::Nowhere) => Next::Fail(format!("its source has no run {}", self.hole.key.run)),
+            Input::Got(Got::Nowhere) => Next::Pop(Input::Settled(Mended::Gone)),
             Input::Got(Got::Unreachable(why)) => Next::Fail(why),
             Input::Filled { new } if self.complete => {
                 Next::Pop(Input::Settled(if new { Mended::Applied } else { Mended::Known }))

@@ -7,14 +7,16 @@
 //! has of it; the rest is relayed from here (C7).
 //!
 //! Registers and pending events travel as the state of a run as of now (C1). A state that is byte-equal to one received
-//! from another region is not sent on, for the same reason; a state that a merge changed is sent to all. Merging is
+//! from another region is not sent on, for the same reason, unless it holds what this region wrote itself: a restored one
+//! is told its own past by one peer and tells the others. A state that a merge changed is sent to all. Merging is
 //! idempotent, so the exchange ends when all regions hold the union (A1, A2).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use antipode_core::{
     batch::{Batch, Envelope},
-    ids::{Incarnation, RegionId, RunId, RunKey, Sequence, ShardId},
+    ids::{FailoverVersion, Incarnation, RegionId, RunId, RunKey, Sequence, ShardId},
+    version::Increment,
 };
 use antipode_persistence::rows::{LogEntry, LogPage, RunRow};
 use antipode_proto::{core as wire, link};
@@ -175,6 +177,16 @@ impl KnownStates {
             }
         }
     }
+}
+
+/// Whether a received state holds something that this region wrote. After a restore its own word comes back to it from one
+/// peer, and it is the only one that tells the others (E2).
+#[must_use]
+pub fn holds_own(state: &wire::RunState, here: &link::RegionInfo) -> bool {
+    let class = |version| Increment::new(here.increment)?.class(FailoverVersion(version));
+    let own = |version: i64| class(version) == Some(RegionId(here.initial_version));
+    state.registers.iter().any(|register| own(register.order_version))
+        || state.pending.iter().any(|event| event.accepted_region == here.initial_version)
 }
 
 /// The state of a run as it travels; none when it has neither registers nor pending events.
@@ -427,6 +439,18 @@ mod tests {
         let one = StateHash::of(&state(vec![register(1), register(2)], b"a"));
         assert_eq!(one, StateHash::of(&state(vec![register(2), register(1)], b"b")));
         assert_ne!(one, StateHash::of(&state(vec![register(2)], b"a")));
+    }
+
+    #[test]
+    fn what_a_region_wrote_itself_is_known_when_it_comes_back() {
+        let here = link::RegionInfo { initial_version: 3, increment: 10, ..link::RegionInfo::default() };
+        let written = |version| wire::Register { order_version: version, ..register(1) };
+        let state = |registers, pending| wire::RunState { registers, pending, ..wire::RunState::default() };
+        assert!(holds_own(&state(vec![written(31), written(23)], vec![]), &here), "23 is of region 3");
+        assert!(!holds_own(&state(vec![written(31), written(12), written(0)], vec![]), &here));
+        let taken = |region| wire::PendingEvent { accepted_region: region, ..wire::PendingEvent::default() };
+        assert!(holds_own(&state(vec![], vec![taken(3)]), &here));
+        assert!(!holds_own(&state(vec![], vec![taken(1)]), &here));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     entry::{self, Received, Unreadable},
     mending::{Mended, Poisoned},
     records::covers,
-    selection::StateHash,
+    selection::{StateHash, holds_own},
 };
 
 impl Inbox {
@@ -65,7 +65,10 @@ impl Inbox {
 
     /// What goes to its shard at once; anything else is put aside or behind its run's quarantine.
     fn sort_in(&mut self, cx: &mut Cx<'_>, item: Item, received: Received) -> Option<(Item, Replicated)> {
-        if let Replicated::State(state) = &received.replicated {
+        // What this region itself wrote came back from a peer because a restore lost it: nobody else sends it on (E2).
+        if let Replicated::State(state) = &received.replicated
+            && !holds_own(state, &self.setup.info)
+        {
             cx.received.remember(received.key.run, StateHash::of(state));
         }
         if self.setup.exceptions.get(&item.key).is_some() {
@@ -127,7 +130,7 @@ impl Inbox {
                     match mended {
                         Mended::Applied => self.counts.applied += 1,
                         Mended::Known => self.counts.duplicate += 1,
-                        Mended::NotOurs => self.counts.not_ours += 1,
+                        Mended::NotOurs | Mended::Gone => self.counts.not_ours += 1,
                     }
                     self.progress.prove(item.feed, item.range, item.holds_credit);
                 }

@@ -15,6 +15,7 @@ use antipode_proto::{
 use super::progress::{Feed, Positions};
 use crate::{
     entry::Unreadable,
+    mending::Mended,
     proof::{Exceptions, Gap},
     records::Records,
     selection::KnownStates,
@@ -99,7 +100,7 @@ pub enum Output {
         behind: u64,
     },
     /// The run is mended: take it out of the quarantine table, then tell [`Inbox::unquarantined`].
-    Unquarantine(RunKey),
+    Unquarantine(RunKey, Mended),
     /// These are proved now.
     Proved(Vec<(Feed, Sequence)>),
     /// Store these positions; if that fails tell [`Inbox::positions_not_stored`].

@@ -425,7 +425,10 @@ fn entries_during_a_replay_make_it_replay_again() {
     assert!(inbox.exceptions().get(&key).is_some());
     inbox.fetched(&mut cx, second, Ok(answer()));
     assert!(
-        inbox.take_outputs().iter().any(|output| matches!(output, Output::Unquarantine(run) if *run == key))
+        inbox
+            .take_outputs()
+            .iter()
+            .any(|output| matches!(output, Output::Unquarantine(run, _) if *run == key))
     );
     assert!(inbox.exceptions().get(&key).is_none());
 }

@@ -240,6 +240,15 @@ fn quarantine_replay_asks_the_source_only() {
 }
 
 #[test]
+fn a_replay_ends_when_the_source_has_the_run_no_more() {
+    // E2: the source was restored to a time before the run. There is nothing left to wait for.
+    let mut driver = Driver::new(Mending::replay(&key("w", 1)));
+    assert!(matches!(driver.step(Event::Begin), Step::Fetch(..)));
+    let nothing = Event::Fetched(Ok(FetchRunResponse::default()));
+    assert!(matches!(driver.step(nothing), Step::Done(Ok(Mended::Gone))));
+}
+
+#[test]
 fn an_answer_about_another_run_is_poison() {
     let (mut east, entry) = east();
     east.append(&key("v", 2), 1, None);

@@ -257,7 +257,7 @@ impl World {
             inbox::Output::MarkBehind { key, behind } => {
                 self.regions[receiver].quarantine.get_mut(&key).unwrap().behind = behind;
             }
-            inbox::Output::Unquarantine(key) => {
+            inbox::Output::Unquarantine(key, _) => {
                 self.regions[receiver].quarantine.remove(&key);
                 self.with_inbox(index, |inbox, cx| inbox.unquarantined(cx));
             }

@@ -568,7 +568,7 @@ impl Engine {
                 self.with_inbox(from, to, |inbox, cx| inbox.quarantined(cx, &key));
             }
             inbox::Output::MarkBehind { .. } => {}
-            inbox::Output::Unquarantine(key) => {
+            inbox::Output::Unquarantine(key, _) => {
                 self.note(State::Replayed);
                 self.trace.line(Kind::Link, Some(to), Some(key.workflow.as_str()), || {
                     format!("lets run {} out of quarantine", super::short(&key.run))
