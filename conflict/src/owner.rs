@@ -76,6 +76,12 @@ fn compared(greater: &RunFacts, other: &RunFacts) -> String {
 }
 
 impl OwnerReport {
+    /// The report as JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// The story in one sentence a run.
     #[must_use]
     pub fn words(&self) -> String {

@@ -135,6 +135,31 @@ pub struct LostValue {
     pub fork: bool,
 }
 
+impl LostValue {
+    /// A record of a run, as it is told.
+    #[must_use]
+    pub fn of(lost: &wire::LostValue) -> Option<Self> {
+        let register = Register::from_wire(lost.register.as_ref()?).ok()?;
+        let value = value_words(&register)?;
+        Some(Self {
+            anchor: Item::new(register.anchor.0, register.anchor.1).to_string(),
+            kind: format!("{:?}", register.kind),
+            value,
+            version: register.order.version.to_string(),
+            winner: format!("@{}", lost.winner_version),
+            fork: lost.fork,
+        })
+    }
+
+    /// The story in one line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let fork = if self.fork { "; one owner wrote both" } else { "" };
+        let (kind, anchor, version, winner) = (&self.kind, &self.anchor, &self.version, &self.winner);
+        format!("{kind} of {anchor}: {} written under {version} lost to {winner}{fork}", self.value)
+    }
+}
+
 /// An accepted event that is in no losing branch and will not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Filed {
@@ -182,7 +207,7 @@ pub fn rollback(run: &Run) -> Option<Rollback> {
         current: tree.current().items.to_string(),
         why: why_current(tree),
         filed: book.filed(&told),
-        values: run.lost.iter().filter_map(lost_value).collect(),
+        values: run.lost.iter().filter_map(LostValue::of).collect(),
         branches,
         totals,
     })
@@ -193,6 +218,12 @@ impl Rollback {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.branches.is_empty() && self.values.is_empty() && self.filed.is_empty()
+    }
+
+    /// The report as JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// The report as text, one line an event.
@@ -209,11 +240,7 @@ impl Rollback {
                 format!("  {} {}{about}: {}", event.event, event.kind, event.fate.words())
             }));
         }
-        lines.extend(self.values.iter().map(|lost| {
-            let fork = if lost.fork { "; one owner wrote both" } else { "" };
-            let (kind, anchor, version, winner) = (&lost.kind, &lost.anchor, &lost.version, &lost.winner);
-            format!("{kind} of {anchor}: {} written under {version} lost to {winner}{fork}", lost.value)
-        }));
+        lines.extend(self.values.iter().map(LostValue::words));
         lines.extend(
             self.filed
                 .iter()
@@ -474,9 +501,8 @@ fn kind_name(event: &HistoryEvent) -> String {
     kind.as_str_name().trim_start_matches("EVENT_TYPE_").split('_').map(word).collect()
 }
 
-fn lost_value(lost: &wire::LostValue) -> Option<LostValue> {
-    let register = Register::from_wire(lost.register.as_ref()?).ok()?;
-    let value = match register.kind {
+fn value_words(register: &Register) -> Option<String> {
+    Some(match register.kind {
         Kind::ActivityAttempt => {
             let attempt = register.decode::<wire::ActivityAttempt>().ok()?;
             let state = match (attempt.started, attempt.started_identity.as_str()) {
@@ -492,13 +518,5 @@ fn lost_value(lost: &wire::LostValue) -> Option<LostValue> {
             format!("attempt {} of a workflow task", attempt.attempt)
         }
         Kind::ActivityOptions => "options".to_owned(),
-    };
-    Some(LostValue {
-        anchor: Item::new(register.anchor.0, register.anchor.1).to_string(),
-        kind: format!("{:?}", register.kind),
-        value,
-        version: register.order.version.to_string(),
-        winner: format!("@{}", lost.winner_version),
-        fork: lost.fork,
     })
 }

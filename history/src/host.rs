@@ -367,7 +367,15 @@ impl Host {
                 let taken = self.parts.dispatcher.offer(offer.clone());
                 driving.machine.offered(self.now(), &offer, taken);
             }
-            Output::Discarded { kind, reason } => self.parts.metrics.discard(kind, reason),
+            Output::Discarded { kind, reason, told } => {
+                self.parts.metrics.discard(kind, reason);
+                if let Some((run, discard)) = told.as_deref() {
+                    tracing::info!(shard = %self.shard, %run, "{}", discard.words());
+                }
+            }
+            Output::Alarm(run, why) => {
+                tracing::error!(shard = %self.shard, %run, %why, "one owner wrote the same place twice: was a store restored?");
+            }
             Output::Count(event) => self.parts.metrics.event(event),
             Output::Judged(run, explanation) => {
                 // Words are made only for a reader.

@@ -84,6 +84,8 @@ impl Metrics {
         let event = match event {
             Event::BranchSwitched => "branch_switched",
             Event::BranchLost => "branch_lost",
+            Event::ValueLost => "value_lost",
+            Event::Fork => "fork",
             Event::Reapplied => "reapplied",
             Event::Unclaimed => "unclaimed",
             Event::Zombie => "zombie",

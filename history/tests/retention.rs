@@ -150,7 +150,10 @@ impl Region {
                     }
                     Output::Count(event) => *self.events.entry(event).or_default() += 1,
                     Output::Broken(why) => assert!(self.may_break, "{why}"),
-                    Output::Barrier(..) | Output::Discarded { .. } | Output::Judged(..) => {}
+                    Output::Barrier(..)
+                    | Output::Discarded { .. }
+                    | Output::Alarm(..)
+                    | Output::Judged(..) => {}
                 }
             }
         }

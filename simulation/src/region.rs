@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use antipode_conflict::explain::Explanation;
+use antipode_conflict::{explain::Explanation, stale::Discard};
 use antipode_core::{
     batch::Batch,
     chain::ChainValue,
@@ -114,6 +114,10 @@ pub struct Region {
     pub broken: Vec<String>,
     /// Verdicts on replicated batches since somebody took them, when [`Region::observed`].
     pub judged: Vec<(RunKey, Box<Explanation>)>,
+    /// Why tasks were discarded, since somebody took it.
+    pub stale: Vec<(RunKey, Discard)>,
+    /// Where one owner wrote twice (G2), since somebody took it.
+    pub alarms: Vec<(RunKey, String)>,
     /// Somebody takes verdicts.
     pub observed: bool,
     /// Runs that a worker with a sticky queue has in its cache.
@@ -175,6 +179,8 @@ impl Region {
             positions: BTreeMap::new(),
             broken: Vec::new(),
             judged: Vec::new(),
+            stale: Vec::new(),
+            alarms: Vec::new(),
             observed: false,
             sticky: BTreeSet::new(),
             barriers: BTreeMap::new(),
@@ -483,13 +489,17 @@ impl Region {
                 }
                 self.shards[index].offered(now, &offer, Taken::Yes);
             }
-            Output::Discarded { kind, reason } => *self.discards.entry((kind, reason)).or_default() += 1,
+            Output::Discarded { kind, reason, told } => {
+                *self.discards.entry((kind, reason)).or_default() += 1;
+                self.stale.extend(told.map(|told| *told));
+            }
             Output::Count(event) => *self.events.entry(event).or_default() += 1,
             Output::Judged(run, explanation) => {
                 if self.observed {
                     self.judged.push((run, explanation));
                 }
             }
+            Output::Alarm(run, words) => self.alarms.push((run, words)),
             Output::Broken(why) => self.broken.push(why),
         }
         Ok(())

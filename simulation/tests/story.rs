@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use antipode_history::api::{Refusal, Reply, TaskKind};
+use antipode_history::{
+    api::{Refusal, Reply, TaskKind},
+    shard::Event,
+};
 use antipode_simulation::{
     oracle::{outline, signals},
     worker::{Decision, Held},
@@ -57,6 +60,9 @@ fn one_task_workflow() {
          4@1:WORKFLOW_TASK_COMPLETED 5@1:WORKFLOW_EXECUTION_COMPLETED"
     );
     gone(world.complete_task(0, &held, &Decision::Complete).unwrap());
+    let told: Vec<_> = world.regions[0].stale.iter().map(|(run, discard)| (run, discard.words())).collect();
+    let words = "workflow task of event 2@1, attempt 1 is discarded (run_closed): the run closed with event 5@1. The run is [1..5@1].";
+    assert_eq!(told, [(&held.token.key, words.to_string())]);
     converged(&mut world, &["w"]);
 }
 
@@ -168,6 +174,43 @@ fn a_start_that_was_not_replicated_is_dispatched_again() {
     converged(&mut world, &["w"]);
 }
 
+/// What an operator is shown of a divergence: the fate of every signal of the branch that lost, in words and as JSON (I16).
+/// The third one still waited when its branch lost, so no branch has it.
+fn reported(rollback: &antipode_proto::admin::Explained) {
+    let again = rollback.words.lines().filter(|line| line.contains("written again as")).count();
+    assert_eq!(again, 2, "{}", rollback.words);
+    let json: serde_json::Value = serde_json::from_str(&rollback.json).unwrap();
+    assert_eq!(json["totals"]["reapplied"], 2, "{json}");
+    let branches = json["branches"].as_array().unwrap();
+    assert_eq!(branches.len(), 1, "{json}");
+    assert!(rollback.words.contains(branches[0]["why"].as_str().unwrap()), "{}", rollback.words);
+}
+
+/// A6: attempts that failed on both sides of a cut. The value that loses is counted where it is seen; no owner wrote twice.
+#[test]
+fn a_value_that_loses_unseen_is_counted() {
+    let mut world = World::new(&[1, 1]).unwrap();
+    world.start(0, "w", "r1").unwrap();
+    let held = task(&mut world, 0);
+    done(world.complete_task(0, &held, &Decision::Activity("a".to_string())).unwrap());
+    world.replicate().unwrap();
+    world.cut_both(0, 1);
+    world.force(1).unwrap();
+    for region in 0..2 {
+        let attempt = activity(&mut world, region);
+        done(world.complete_activity(region, &attempt, false).unwrap());
+    }
+    world.heal();
+    world.replicate().unwrap();
+    converged(&mut world, &["w"]);
+    for region in &world.regions {
+        assert_eq!(region.events.get(&Event::ValueLost), Some(&1), "{}: {:?}", region.name, region.events);
+        assert!(!region.events.contains_key(&Event::Fork) && region.alarms.is_empty(), "{:?}", region.alarms);
+    }
+    let rollback = world.inspect(0, "w", None).unwrap().unwrap().rollback.unwrap();
+    assert!(rollback.words.contains("written under @1 lost to @2"), "{}", rollback.words);
+}
+
 /// EX14, and the issue's story: both sides take signals and make progress, then agree.
 #[test]
 fn divergence_heals_and_every_signal_stands_once() {
@@ -209,10 +252,14 @@ fn divergence_heals_and_every_signal_stands_once() {
         assert_eq!(found, ["e1", "e2", "e3", "w1"], "{}", outline(&history));
         let inspect = world.inspect(0, "w", None).unwrap().unwrap();
         assert_eq!(inspect.branches.len(), 2, "{inspect:?}");
+        reported(&inspect.rollback.unwrap());
         gone(world.complete_task(1, &lost_task, &Decision::Complete).unwrap());
         gone(world.complete_activity(1, &lost_activity, true).unwrap());
         let discards: Vec<_> = world.regions[1].discards.values().copied().collect();
         assert_eq!(discards, [1, 1], "{:?}", world.regions[1].discards);
+        let counted: BTreeSet<_> = world.regions[1].discards.keys().map(|(_, reason)| *reason).collect();
+        let told: BTreeSet<_> = world.regions[1].stale.iter().map(|(_, why)| why.reason.as_str()).collect();
+        assert_eq!(told, counted, "every discarded task is explained");
         let held = task(&mut world, 1);
         done(world.complete_task(1, &held, &Decision::Complete).unwrap());
         world.replicate().unwrap();

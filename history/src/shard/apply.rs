@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use antipode_conflict::decide::{Decision, Verdict, decide};
+use antipode_conflict::{
+    decide::{Decision, Verdict, decide},
+    rollback::LostValue,
+};
 use antipode_core::{
     batch::Batch,
     ids::{RunKey, Sequence},
@@ -47,6 +50,9 @@ impl<T: Token> Shard<T> {
         }
         let tree = if stored { self.cached(&key)?.run.tree.as_ref() } else { None };
         let Decision { verdict, explanation } = decide(tree, &batch.envelope, batch.chain);
+        if explanation.fork() {
+            self.alarm(&key, explanation.words());
+        }
         self.outputs.push(Output::Judged(key.clone(), Box::new(explanation)));
         match verdict {
             Verdict::Duplicate => return Ok(Applied::Duplicate),
@@ -120,12 +126,34 @@ impl<T: Token> Shard<T> {
             // The branch that holds the anchor may have lost where the state comes from: the whole run is needed (A1, W13).
             return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until: None });
         }
+        let lost = run.lost.clone();
         if !run.merge(state) {
             return Ok(Applied::Duplicate);
         }
+        self.tell_lost(&key, &lost)?;
         let at = self.sequence.next();
         self.after_merge(&key, at)?;
         Ok(Applied::Applied(at))
+    }
+
+    /// A6, G2: values that lost with this state are counted, and one owner's two values for one place raise the alarm.
+    fn tell_lost(&mut self, key: &RunKey, before: &[wire::LostValue]) -> Result<(), Refusal> {
+        let now = &self.cached(key)?.run.lost;
+        let new: Vec<_> = now.iter().filter(|lost| !before.contains(lost)).cloned().collect();
+        for lost in new {
+            self.outputs.push(Output::Count(Event::ValueLost));
+            if lost.fork {
+                let words = LostValue::of(&lost)
+                    .map_or_else(|| "a value that cannot be read".to_string(), |lost| lost.words());
+                self.alarm(key, words);
+            }
+        }
+        Ok(())
+    }
+
+    fn alarm(&mut self, key: &RunKey, words: String) {
+        self.outputs.push(Output::Count(Event::Fork));
+        self.outputs.push(Output::Alarm(key.clone(), words));
     }
 
     /// Those whose standing this batch may change, or that decide its run's: the run before it in the chain, and those that any

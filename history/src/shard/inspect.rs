@@ -1,7 +1,7 @@
 //! What the operator's `run inspect` and `run branches` show: the tree, the winner and why, the digest, what waits, what
 //! was dropped with a reason, and the runs of the workflow id (I16).
 
-use antipode_conflict::explain::why_current;
+use antipode_conflict::{explain::why_current, rollback::rollback};
 use antipode_core::{
     chain::ChainValue,
     digest::digest,
@@ -52,6 +52,10 @@ impl<T: Token> Shard<T> {
             unclaimed: run.unclaimed.clone(),
             current_run_id: owner.map(|run| run.to_string()).unwrap_or_default(),
             runs: self.summaries(&key, &listed),
+            rollback: rollback(run)
+                .map(|report| admin::Explained { words: report.words(), json: report.json() }),
+            // Told by who knows the state of every run (`complete` of the operator service).
+            owner: None,
         };
         Ok(Reply::Inspect(Box::new(reply)))
     }

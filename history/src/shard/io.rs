@@ -128,7 +128,11 @@ pub enum Output<T> {
         kind: TaskKind,
         /// Reason.
         reason: &'static str,
+        /// The run and what differs, where the run is here.
+        told: Option<Box<(RunKey, antipode_conflict::stale::Discard)>>,
     },
+    /// One owner wrote twice (G2): an operator must hear of it.
+    Alarm(RunKey, String),
     /// Count something else.
     Count(Event),
     /// What the conflict code said to a replicated batch, and why.
@@ -144,6 +148,10 @@ pub enum Event {
     BranchSwitched,
     /// A batch went to a branch that is not current.
     BranchLost,
+    /// A register's value lost to one whose writer had not seen it (A6).
+    ValueLost,
+    /// One owner wrote the same place twice (G2).
+    Fork,
     /// External events were written again.
     Reapplied,
     /// External events were filed as unclaimed.

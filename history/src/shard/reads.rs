@@ -39,7 +39,7 @@ impl<T: Token> Shard<T> {
             Ok(key) => key,
             Err(Stop::Load(load)) => return Err((load, token, request)),
             Err(Stop::Refused(refusal)) => {
-                self.refuse(token, &request.workflow, &request.operation, refusal);
+                self.refuse(token, &request, refusal);
                 return Ok(());
             }
         };

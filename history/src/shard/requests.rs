@@ -34,20 +34,14 @@ impl<T: Token> Shard<T> {
                 self.hold(after, Output::Answer(token, Ok(reply)));
             }
             Err(Stop::Load(load)) => return Err((load, token, request)),
-            Err(Stop::Refused(refusal)) => self.refuse(token, &workflow, &request.operation, refusal),
+            Err(Stop::Refused(refusal)) => self.refuse(token, &request, refusal),
         }
         Ok(())
     }
 
-    pub(super) fn refuse(
-        &mut self,
-        token: T,
-        workflow: &antipode_core::ids::WorkflowKey,
-        operation: &Operation,
-        refusal: Refusal,
-    ) {
+    pub(super) fn refuse(&mut self, token: T, request: &Request, refusal: Refusal) {
         if let Refusal::TaskNotFound { reason, .. } = &refusal {
-            let kind = match operation {
+            let kind = match &request.operation {
                 Operation::ActivityTaskStart { .. }
                 | Operation::ActivityCompleted(..)
                 | Operation::ActivityFailed(..)
@@ -55,13 +49,14 @@ impl<T: Token> Shard<T> {
                 | Operation::ActivityHeartbeat(..) => TaskKind::Activity,
                 _ => TaskKind::Workflow,
             };
-            self.outputs.push(Output::Discarded { kind, reason });
+            let told = self.why_stale(request).map(Box::new);
+            self.outputs.push(Output::Discarded { kind, reason, told });
         }
         let internal = match &refusal {
             Refusal::Internal(why) => Some(why.clone()),
             _ => None,
         };
-        let after = self.changed(workflow);
+        let after = self.changed(&request.workflow);
         self.hold(after, Output::Answer(token, Err(refusal)));
         if let Some(why) = internal {
             // A decision that broke half-way leaves its run unusable: nothing of it may become durable.

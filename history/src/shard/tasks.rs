@@ -1,6 +1,7 @@
 //! What workers bring back: completed and failed workflow tasks, ends and heartbeats of activities. Each is checked against the
 //! run as it is now (A4, A5); what does not fit is refused and counted by reason.
 
+use antipode_conflict::stale;
 use antipode_core::{
     decide::{Outcome, activity, commands, workflow_task},
     ids::{FailoverVersion, RunKey},
@@ -9,7 +10,7 @@ use antipode_core::{
 use antipode_proto::api::{common::v1::Payloads, failure::v1::Failure, workflowservice::v1 as ws};
 
 use super::{Event, Output, Shard, Stop, Token};
-use crate::api::{ActivityRef, Reply, Request, TaskToken};
+use crate::api::{ActivityRef, Operation, Reply, Request, TaskToken};
 
 impl<T: Token> Shard<T> {
     pub(super) fn complete(
@@ -137,6 +138,35 @@ impl<T: Token> Shard<T> {
             cancel_requested,
             ..Default::default()
         })))
+    }
+}
+
+impl<T: Token> Shard<T> {
+    /// What a task that is refused names, and what its run says now; none when the run is not here, or it fits.
+    pub(super) fn why_stale(&self, request: &Request) -> Option<(RunKey, stale::Discard)> {
+        let of_token = |kind, token: &TaskToken| {
+            let run = &self.cached(&token.key).ok()?.run;
+            Some((token.key.clone(), stale::presented(run, kind, &presented(token))?))
+        };
+        let dispatched = |kind, task| {
+            let key = request.workflow.run(request.run?);
+            let discard = stale::dispatched(&self.cached(&key).ok()?.run, kind, task)?;
+            Some((key, discard))
+        };
+        match &request.operation {
+            Operation::WorkflowTaskStart { task, .. } => dispatched(stale::Kind::Workflow, task),
+            Operation::ActivityTaskStart { task, .. } => dispatched(stale::Kind::Activity, task),
+            Operation::WorkflowTaskCompleted(token, _) | Operation::WorkflowTaskFailed(token, _) => {
+                of_token(stale::Kind::Workflow, token)
+            }
+            Operation::ActivityCompleted(ActivityRef::Token(token), _)
+            | Operation::ActivityFailed(ActivityRef::Token(token), _)
+            | Operation::ActivityCanceled(ActivityRef::Token(token), _)
+            | Operation::ActivityHeartbeat(ActivityRef::Token(token), _) => {
+                of_token(stale::Kind::Activity, token)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! A run, for the operator: everything that `run inspect` and `run branches` show, from this region's own copy.
 
+use antipode_conflict::{RunFacts, owner::owner};
 use antipode_core::{
-    ids::{RunId, WorkflowId, WorkflowKey},
+    ids::{FailoverVersion, Place, RunId, RunOrder, WorkflowId, WorkflowKey},
     refusal::Refusal,
 };
 use antipode_history::api::{Operation, Reply, Request};
-use antipode_proto::admin::{InspectRunReply, InspectRunRequest};
+use antipode_proto::admin::{Explained, InspectRunReply, InspectRunRequest, RunSummary};
 use tonic::Status;
 
 use super::{Service, namespace};
@@ -62,7 +63,27 @@ async fn complete(
         summary.state = told.state;
         summary.status = told.status;
     }
+    reply.owner = explain_owner(&reply.runs);
     Ok(())
+}
+
+/// Which run owns the workflow id and why (B6, B7), of those whose state is told.
+fn explain_owner(runs: &[RunSummary]) -> Option<Explained> {
+    let facts: Vec<_> = runs.iter().filter_map(facts).collect();
+    let report = owner(&facts);
+    report.owner.is_some().then(|| Explained { words: report.words(), json: report.json() })
+}
+
+fn facts(summary: &RunSummary) -> Option<RunFacts> {
+    let place = Place { epoch: summary.place_epoch, sequence: summary.place_sequence };
+    Some(RunFacts {
+        run: summary.run_id.parse().ok()?,
+        order: RunOrder { version: FailoverVersion(summary.version), place },
+        open: match summary.state.as_str() {
+            "" => return None,
+            state => !matches!(state, "Completed" | "Deleted"),
+        },
+    })
 }
 
 fn status(service: &Service, workflow_id: &str, refusal: Refusal) -> Status {
@@ -77,5 +98,39 @@ fn status(service: &Service, workflow_id: &str, refusal: Refusal) -> Status {
         Refusal::Unimplemented(_) => Status::unimplemented(words),
         Refusal::Internal(_) => Status::internal(words),
         _ => Status::failed_precondition(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RunSummary, explain_owner};
+
+    fn summary(run: &str, state: &str, version: i64) -> RunSummary {
+        RunSummary {
+            run_id: run.to_string(),
+            state: state.to_string(),
+            version,
+            place_epoch: 1,
+            place_sequence: 7,
+            ..RunSummary::default()
+        }
+    }
+
+    #[test]
+    fn the_owner_is_told_with_what_decided() {
+        let (first, second) =
+            ("00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002");
+        let runs = [summary(first, "Running", 2), summary(second, "Zombie", 1), summary("?", "", 9)];
+        let told = explain_owner(&runs).unwrap();
+        assert!(
+            told.words.starts_with(&format!("run {first} (open) owns the workflow id")),
+            "{}",
+            told.words
+        );
+        assert!(told.words.contains(&format!("run {second} (zombie) is superseded by")), "{}", told.words);
+        let json: serde_json::Value = serde_json::from_str(&told.json).unwrap();
+        assert_eq!(json["owner"]["run"], first);
+        assert_eq!(json["others"][0]["version"], "@1", "{json}");
+        assert!(explain_owner(&[]).is_none());
     }
 }

@@ -71,12 +71,29 @@ fn inspect(out: &mut dyn Write, reply: &InspectRunReply) -> std::io::Result<()> 
     section(out, "pending events", &reply.pending)?;
     let unclaimed: Vec<String> = reply.unclaimed.iter().map(unclaimed_words).collect();
     section(out, "unclaimed events (accepted, not applied)", &unclaimed)?;
+    if reply.branches.len() > 1 || !reply.unclaimed.is_empty() {
+        section(out, "rollback report", &lines(reply.rollback.as_ref()))?;
+    }
+    if reply.runs.len() > 1 {
+        section(out, "why this run owns the workflow id, or why not", &lines(reply.owner.as_ref()))?;
+    }
     if reply.runs.len() > 1 {
         writeln!(out, "\nruns of this workflow id")?;
         let rows: Vec<Vec<String>> = reply.runs.iter().map(run_row).collect();
         output::table(out, &["RUN", "STATE", "STATUS", "VERSION", "PLACE", ""], &rows)?;
     }
     Ok(())
+}
+
+fn lines(explained: Option<&admin::Explained>) -> Vec<String> {
+    explained.iter().flat_map(|explained| explained.words.lines()).map(str::to_string).collect()
+}
+
+/// A report with its own JSON inside, and the words beside it.
+fn explained_json(explained: Option<&admin::Explained>) -> Value {
+    let Some(explained) = explained else { return Value::Null };
+    let report: Value = serde_json::from_str(&explained.json).unwrap_or_default();
+    json!({ "words": explained.words, "report": report })
 }
 
 fn section(out: &mut dyn Write, title: &str, lines: &[String]) -> std::io::Result<()> {
@@ -132,6 +149,8 @@ fn json_reply(reply: &InspectRunReply) -> Value {
         "pending": reply.pending,
         "unclaimed": reply.unclaimed.iter().map(unclaimed_json).collect::<Vec<_>>(),
         "runs": reply.runs.iter().map(run_json).collect::<Vec<_>>(),
+        "rollback": explained_json(reply.rollback.as_ref()),
+        "owner": explained_json(reply.owner.as_ref()),
     })
 }
 

@@ -273,6 +273,45 @@ impl Engine {
         for (run, explanation) in std::mem::take(&mut self.sites[site].region.judged) {
             self.judged(site, &run, &explanation);
         }
+        for (run, discard) in std::mem::take(&mut self.sites[site].region.stale) {
+            let json = || serde_json::to_value(&discard).ok();
+            self.told(site, &run, || discard.words(), json);
+        }
+        for (run, words) in std::mem::take(&mut self.sites[site].region.alarms) {
+            self.told(
+                site,
+                &run,
+                || format!("alarm: one owner wrote the same place twice: {words}"),
+                || None,
+            );
+        }
+    }
+
+    /// A verdict becomes a line.
+    fn told(
+        &mut self,
+        site: usize,
+        run: &RunKey,
+        words: impl FnOnce() -> String,
+        json: impl FnOnce() -> Option<serde_json::Value>,
+    ) {
+        if !self.trace.recorded() {
+            return;
+        }
+        let (step, at) = (self.trace.step, self.trace.at());
+        let line = Line {
+            step,
+            at,
+            kind: Kind::Verdict,
+            region: Some(site),
+            workflow: Some(run.workflow.to_string()),
+            run: Some(super::short(&run.run)),
+            text: words(),
+            detail: json(),
+        };
+        if let Some(recording) = &mut self.trace.recording {
+            recording.lines.push(line);
+        }
     }
 
     fn judged(&mut self, site: usize, run: &RunKey, explanation: &antipode_conflict::explain::Explanation) {
@@ -290,23 +329,8 @@ impl Engine {
                 self.note(State::OwnBranchLost);
             }
         }
-        if !self.trace.recorded() {
-            return;
-        }
-        let (step, at) = (self.trace.step, self.trace.at());
-        let line = Line {
-            step,
-            at,
-            kind: Kind::Verdict,
-            region: Some(site),
-            workflow: Some(run.workflow.to_string()),
-            run: Some(super::short(&run.run)),
-            text: explanation.words(),
-            detail: serde_json::to_value(explanation.report()).ok(),
-        };
-        if let Some(recording) = &mut self.trace.recording {
-            recording.lines.push(line);
-        }
+        let json = || serde_json::to_value(explanation.report()).ok();
+        self.told(site, run, || explanation.words(), json);
     }
 
     /// What shards counted since the last look becomes states and lines.
