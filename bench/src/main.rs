@@ -14,6 +14,10 @@ use antipode_bench::{
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
+/// The product's: what the simulator and the fold do in this process they do with the allocator they have there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Load generator and benchmarks over the public gRPC API.
 #[derive(Debug, Parser)]
 #[command(name = "antipode-bench", version, disable_help_subcommand = true)]

@@ -63,6 +63,15 @@ impl Run {
         owed
     }
 
+    /// Whether [`Run::owed`] has anything.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        let Some(tree) = self.tree.as_ref().filter(|tree| tree.branches().len() > 1) else { return false };
+        let losing = tree.losing();
+        let batches = losing.iter().filter_map(|chain| self.batches.get(chain));
+        batches.flat_map(|batch| &batch.envelope.identities).any(|entry| self.is_owed(entry))
+    }
+
     fn is_owed(&self, entry: &EventIdentity) -> bool {
         entry.identity.kind.is_reapplied()
             && !self.knows(&entry.identity)
@@ -77,7 +86,7 @@ impl Run {
             .pending
             .iter()
             .any(|(identity, pending)| pending.anchor.is_none() && !self.is_filed(identity));
-        if waits || !self.owed().is_empty() {
+        if waits || self.owes() {
             return true;
         }
         let external = |entry: &EventIdentity| entry.identity.kind.is_reapplied();

@@ -280,7 +280,14 @@ impl Run {
     /// # Errors
     /// [`RunError`]; after a fold error the run is unusable and must be loaded again.
     pub fn push(&mut self, batch: &Arc<Batch>) -> Result<Pushed, RunError> {
-        let events = batch.decode_events()?;
+        self.push_decoded(batch, &batch.decode_events()?)
+    }
+
+    /// The same, of which the caller has the events, as [`Batch::decode_events`] gave them.
+    ///
+    /// # Errors
+    /// As [`Run::push`].
+    pub fn push_decoded(&mut self, batch: &Arc<Batch>, events: &[HistoryEvent]) -> Result<Pushed, RunError> {
         let before = self.tip();
         self.insert(batch)?;
         self.batches.insert(batch.chain, Arc::clone(batch));
@@ -289,7 +296,7 @@ impl Run {
             return Ok(Pushed::Aside);
         }
         if batch.envelope.previous == before {
-            self.state.apply_batch(&batch.envelope, &events)?;
+            self.state.apply_batch(&batch.envelope, events)?;
             self.line.push(Arc::clone(batch));
             self.forget_written();
             self.is_folded()?;

@@ -196,9 +196,7 @@ impl Tree {
         if envelope.version < parent.version {
             return Err(Error::VersionFell { parent: parent.version, found: envelope.version });
         }
-        // Neither can fail any more: ids grow and the version does not fall.
-        let expected = parent.items.with(tip).unwrap_or_default();
-        same_items(expected, envelope)
+        same_items(&parent.items, tip, envelope)
     }
 
     fn check_first(&self, envelope: &Envelope, tip: Item) -> Result<(), Error> {
@@ -211,7 +209,7 @@ impl Tree {
         {
             return Err(Error::OtherStart { known: known.version, found: envelope.version });
         }
-        same_items(VersionHistory::default().with(tip).unwrap_or_default(), envelope)
+        same_items(&VersionHistory::default(), tip, envelope)
     }
 
     /// Adds a batch by its header. A leaf that it extends becomes a longer leaf; else a new branch begins (R318).
@@ -366,18 +364,14 @@ impl Tree {
     /// batch once: what lost (I33).
     #[must_use]
     pub fn losing(&self) -> Vec<ChainValue> {
-        let mut seen: std::collections::BTreeSet<ChainValue> =
-            self.walk(self.current().chain).map(|(chain, _)| chain).collect();
-        let mut losing = Vec::new();
+        let current = self.current().chain;
+        let (mut seen, mut losing) = (std::collections::BTreeSet::new(), Vec::new());
         for branch in &self.branches[..self.current_index()] {
-            let mut own: Vec<_> = self
-                .walk(branch.chain)
-                .map(|(chain, _)| chain)
-                .take_while(|chain| !seen.contains(chain))
-                .collect();
-            own.reverse();
-            seen.extend(own.iter().copied());
-            losing.extend(own);
+            let fork = self.fork_point(branch.chain, current);
+            let way = self.walk(branch.chain).map(|(chain, _)| chain);
+            let before = losing.len();
+            losing.extend(way.take_while(|chain| *chain != fork && seen.insert(*chain)));
+            losing[before..].reverse();
         }
         losing
     }
@@ -403,10 +397,12 @@ impl Tree {
     }
 }
 
-fn same_items(expected: VersionHistory, envelope: &Envelope) -> Result<(), Error> {
-    if expected == envelope.items {
+fn same_items(before: &VersionHistory, tip: Item, envelope: &Envelope) -> Result<(), Error> {
+    if envelope.items.is_after(before, tip) {
         return Ok(());
     }
+    // That cannot fail: ids grow and the version does not fall.
+    let expected = before.with(tip).unwrap_or_default();
     Err(Error::Items { expected, found: envelope.items.clone() })
 }
 

@@ -128,6 +128,18 @@ impl VersionHistory {
         Ok(Self(self.0[..kept].iter().copied().chain([next]).collect()))
     }
 
+    /// Is this the list `before` after one more event or batch ([`VersionHistory::with`])?
+    #[must_use]
+    pub fn is_after(&self, before: &Self, next: Item) -> bool {
+        let last = before.last().unwrap_or(Item::START);
+        if next.event <= last.event || next.version < last.version {
+            return false;
+        }
+        let same_version = !before.is_empty() && next.version == last.version;
+        let kept = before.0.len() - usize::from(same_version);
+        self.0.split_last().is_some_and(|(tip, earlier)| *tip == next && *earlier == before.0[..kept])
+    }
+
     /// Has the branch an event with this id and version (R305)?
     #[must_use]
     pub fn contains(&self, event: EventId, version: FailoverVersion) -> bool {

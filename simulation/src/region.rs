@@ -22,10 +22,11 @@ use antipode_history::{
 };
 use antipode_persistence::{
     memory::{Fault, MemoryStore},
-    rows::{Group, Identity, LogPage},
+    rows::{BatchRow, Group, Identity, LogPage, StoredRun},
     store::{IndexStore, RegionStore, RunStore, ShardStore},
 };
 use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
+use bytes::Bytes;
 use futures::FutureExt;
 use prost::Message;
 
@@ -58,9 +59,36 @@ pub struct Kept {
     pub run: Run,
     /// Its batches of all branches, in order of storing.
     pub batches: Vec<Arc<Batch>>,
+    head: Bytes,
 }
 
 impl Kept {
+    /// Folds a stored run.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when what is stored is no run.
+    pub fn fold(stored: StoredRun) -> Result<Self, Error> {
+        let broken = |error: &dyn std::fmt::Display| Error::Store(error.to_string());
+        let head = wire::RunHead::decode(&*stored.row.head).map_err(|error| broken(&error))?;
+        let batches: Vec<_> = stored.batches.into_iter().map(|row| row.batch).collect();
+        let run =
+            Run::restore(stored.row.key, &head, batches.iter().cloned()).map_err(|error| broken(&error))?;
+        Ok(Self { run, batches, head: stored.row.head })
+    }
+
+    /// Whether folding that would give this again: the fold is a function of the key, the head and the batches in their order,
+    /// and all of them are equal.
+    #[must_use]
+    pub fn is_fold_of(&self, stored: &StoredRun) -> bool {
+        let equal = |(mine, row): (&Arc<Batch>, &BatchRow)| {
+            Arc::ptr_eq(mine, &row.batch) || mine.as_ref() == row.batch.as_ref()
+        };
+        self.run.key == stored.row.key
+            && self.head == stored.row.head
+            && self.batches.len() == stored.batches.len()
+            && self.batches.iter().zip(&stored.batches).all(equal)
+    }
+
     /// Events of the branch that ends with this chain value.
     #[must_use]
     pub fn events(&self, tip: ChainValue) -> Vec<HistoryEvent> {
@@ -602,21 +630,31 @@ impl Region {
     /// # Errors
     /// [`Error`].
     pub fn stored_runs(&self, key: &WorkflowKey) -> Result<BTreeMap<RunId, Kept>, Error> {
+        let rows = self.stored_rows(key)?.into_iter();
+        rows.map(|stored| Ok((stored.row.key.run, Kept::fold(stored)?))).collect()
+    }
+
+    /// Runs of a workflow id as stored.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn stored_rows(&self, key: &WorkflowKey) -> Result<Vec<StoredRun>, Error> {
         let shards = self.store.identity().shards;
         let shard = antipode_history::client::shard_of(key, shards);
-        let broken = |error: &dyn std::fmt::Display| Error::Store(error.to_string());
-        let rows = ready(self.store.run_list(shard, key))?.map_err(|error| broken(&error))?;
-        let mut runs = BTreeMap::new();
-        for row in rows.into_iter().filter(|row| !antipode_history::shard::is_tombstone(row)) {
-            let stored = ready(self.store.run_load(shard, &row.key))?.map_err(|error| broken(&error))?;
-            let Some(stored) = stored else { continue };
-            let head = wire::RunHead::decode(&*stored.row.head).map_err(|error| broken(&error))?;
-            let batches: Vec<_> = stored.batches.iter().map(|row| row.batch.clone()).collect();
-            let run = Run::restore(row.key.clone(), &head, batches.iter().cloned())
-                .map_err(|error| broken(&error))?;
-            runs.insert(row.key.run, Kept { run, batches });
+        let broken = |error: antipode_persistence::Error| Error::Store(error.to_string());
+        let mut stored = Vec::new();
+        for row in ready(self.store.run_list(shard, key))?.map_err(broken)? {
+            if !antipode_history::shard::is_tombstone(&row) {
+                stored.extend(ready(self.store.run_load(shard, &row.key))?.map_err(broken)?);
+            }
         }
-        Ok(runs)
+        Ok(stored)
+    }
+
+    /// Digest of a run as its shard remembers it; none: it is not in memory.
+    #[must_use]
+    pub fn remembered(&self, key: &RunKey) -> Option<String> {
+        self.shards.get(self.shard_of(&key.workflow_key()))?.remembered(key)
     }
 
     /// What clients gave to runs of a workflow id after these were deleted: filed on what is left of them (I03).

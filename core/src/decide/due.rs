@@ -28,7 +28,7 @@ pub fn wake_at(run: &Run, version: Option<crate::ids::FailoverVersion>, now: Tim
         }
         return earlier(workflow_task::timeout_at(run, task), expires);
     }
-    if run.has_pending_live() || !run.owed().is_empty() {
+    if run.has_pending_live() || run.owes() {
         return Some(Timestamp(0));
     }
     let mut wake = expires;

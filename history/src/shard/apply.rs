@@ -13,7 +13,10 @@ use antipode_core::{
     run::{Pushed, Run},
     version_history::VersionHistory,
 };
-use antipode_proto::core as wire;
+use antipode_proto::{
+    api::history::v1::{HistoryEvent, history_event::Attributes},
+    core as wire,
+};
 
 use super::{Event, Load, Output, Shard, Stop, Token};
 use crate::api::{Applied, Refusal, Replicated};
@@ -71,14 +74,15 @@ impl<T: Token> Shard<T> {
             }
         }
         // Bytes that do not decode poison this run only; nothing is changed yet.
-        if let Err(malformed) = batch.decode_events() {
-            return Ok(Applied::Poison(malformed.to_string()));
-        }
-        self.need_relatives(&key, batch)?;
+        let events = match batch.decode_events() {
+            Ok(events) => events,
+            Err(malformed) => return Ok(Applied::Poison(malformed.to_string())),
+        };
+        self.need_relatives(&key, batch, &events)?;
         if !stored {
             self.insert_run(Run::new(key.clone(), batch.envelope.first_run));
         }
-        let pushed = match self.cached_mut(&key)?.run.push(batch) {
+        let pushed = match self.cached_mut(&key)?.run.push_decoded(batch, &events) {
             Ok(pushed) => pushed,
             Err(error) => {
                 // The run in memory is unusable now, the stored one is not: it is read again when it is asked for.
@@ -158,14 +162,14 @@ impl<T: Token> Shard<T> {
 
     /// Those whose standing this batch may change, or that decide its run's: the run before it in the chain, and those that any
     /// of its branches continues into.
-    fn need_relatives(&mut self, key: &RunKey, batch: &Batch) -> Result<(), Stop> {
+    fn need_relatives(&mut self, key: &RunKey, batch: &Batch, events: &[HistoryEvent]) -> Result<(), Stop> {
         let mut relatives = match self.cached(key) {
             Ok(cached) => {
                 let mut relatives = cached.run.successors();
                 relatives.extend(cached.run.predecessor());
                 relatives
             }
-            Err(_) => started_from(batch).into_iter().collect(),
+            Err(_) => started_from(events).into_iter().collect(),
         };
         relatives.extend(batch.envelope.successor);
         for run in relatives {
@@ -241,9 +245,7 @@ impl<T: Token> Shard<T> {
 }
 
 /// The run that a first batch says it continues.
-fn started_from(batch: &Batch) -> Option<antipode_core::ids::RunId> {
-    use antipode_proto::api::history::v1::history_event::Attributes;
-    let events = batch.decode_events().ok()?;
+fn started_from(events: &[HistoryEvent]) -> Option<antipode_core::ids::RunId> {
     match &events.first()?.attributes {
         Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
             started.continued_execution_run_id.parse().ok()

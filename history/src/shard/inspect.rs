@@ -17,6 +17,12 @@ use super::{Load, Shard, Stop, Token};
 use crate::api::{Reply, Request};
 
 impl<T: Token> Shard<T> {
+    /// Digest of a run as it is remembered here; none: it is not in memory.
+    #[must_use]
+    pub fn remembered(&self, key: &RunKey) -> Option<String> {
+        self.cached(key).ok().map(|cached| digest(&cached.run))
+    }
+
     pub(super) fn inspect(&mut self, request: &Request) -> Result<Reply, Stop> {
         let key = self.resolve(request)?;
         let workflow = self.workflows.get(&request.workflow).filter(|workflow| !workflow.listed_early);

@@ -1,7 +1,10 @@
 //! What retention deleted (C6): remembered as it was, so that the oracles can say that it might go, that it does not come back,
 //! and that what clients were told stood in it. A region knows less than this: it has a tombstone, and what peers proved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use antipode_core::{
     chain::ChainValue,
@@ -9,14 +12,14 @@ use antipode_core::{
 };
 use antipode_persistence::rows::Group;
 
-use super::{Engine, Failure, seen::State, short};
+use super::{Engine, Failure, folded::Runs, seen::State, short};
 use crate::region::Kept;
 
 /// A deleted run.
 #[derive(Debug)]
 struct Grave {
     workflow: String,
-    kept: Kept,
+    kept: Arc<Kept>,
     /// Its tombstone stands: nothing of it may be stored again.
     stands: bool,
 }
@@ -53,13 +56,13 @@ impl Graves {
     }
 
     /// Runs of a workflow id that a region deleted, as they were.
-    pub(crate) fn of(&self, site: usize, workflow: &str) -> BTreeMap<RunId, Kept> {
+    pub(crate) fn of(&self, site: usize, workflow: &str) -> Runs {
         let here = self
             .graves
             .range((site, RunId(uuid::Uuid::nil()))..)
             .take_while(|((other, _), _)| *other == site);
         here.filter(|(_, grave)| grave.workflow == workflow)
-            .map(|((_, run), grave)| (*run, grave.kept.clone()))
+            .map(|((_, run), grave)| (*run, Arc::clone(&grave.kept)))
             .collect()
     }
 }
@@ -90,7 +93,7 @@ impl Engine {
         }
         for (key, kept) in dying {
             self.check_deletion(site, &key, &kept);
-            let grave = Grave { workflow: key.workflow.to_string(), kept, stands: true };
+            let grave = Grave { workflow: key.workflow.to_string(), kept: Arc::new(kept), stands: true };
             self.watch.graves.graves.insert((site, key.run), grave);
         }
         for row in &group.batches {

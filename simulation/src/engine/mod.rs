@@ -6,6 +6,7 @@ mod calls;
 mod expect;
 mod failovers;
 mod faults;
+mod folded;
 mod graves;
 mod links;
 mod perform;
@@ -29,6 +30,7 @@ use antipode_core::{
 
 use self::{
     calls::Calls,
+    folded::Folded,
     links::{Envelope, Links},
     script::Setup,
     seen::{Seen, State},
@@ -106,6 +108,7 @@ pub struct Engine {
     pub(crate) links: Links,
     pub(crate) calls: Calls,
     pub(crate) watch: Watch,
+    folded: Folded,
     queue: BTreeMap<(Timestamp, u64), Due>,
     ties: u64,
 }
@@ -152,6 +155,7 @@ impl Engine {
             links: Links::new(),
             calls: Calls::default(),
             watch: Watch::default(),
+            folded: Folded::default(),
             sites,
             members,
             queue: BTreeMap::new(),

@@ -1,7 +1,10 @@
 //! The end of a simulation: everything heals, comes to rest, and then must agree (V05–V11, V16), and what clients were told
 //! must be there, or listed for a cause that this oracle finds by itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use antipode_conflict::{RunFacts, arbitrate};
 use antipode_core::{
@@ -21,6 +24,7 @@ use futures::FutureExt;
 use super::{
     Engine, Failure,
     calls::{Acked, Call, Outcome, What},
+    folded::Runs,
     program::replay,
     script::LinkStep,
     short,
@@ -187,13 +191,14 @@ impl Engine {
     }
 
     /// Open runs that have something to do, in the region that is active.
-    fn busy_runs(&self, soon: Timestamp) -> Result<Vec<String>, Failure> {
+    fn busy_runs(&mut self, soon: Timestamp) -> Result<Vec<String>, Failure> {
         let mut busy = Vec::new();
-        for site in (0..self.sites.len()).filter(|site| self.believes_writable(*site)) {
-            for workflow in &self.watch.workflows {
+        let active: Vec<_> = (0..self.sites.len()).filter(|site| self.believes_writable(*site)).collect();
+        for site in active {
+            for workflow in &self.watch.workflows.clone() {
                 let key = self.key(workflow);
                 let Some(owner) = self.sites[site].region.stored_owner(&key)? else { continue };
-                let runs = self.sites[site].region.stored_runs(&key)?;
+                let runs = self.runs_at(site, &key)?;
                 let Some(kept) = runs.get(&owner) else { continue };
                 let run = &kept.run;
                 if !run.state.is_open() {
@@ -253,14 +258,16 @@ impl Engine {
         let key = self.key(workflow);
         let listed = self.listed();
         let Some(first) = listed.first().copied() else { return Ok(()) };
-        let firsts = self.sites[first].region.stored_runs(&key)?;
+        let firsts = self.runs_at(first, &key)?;
+        let digests: BTreeMap<RunId, String> =
+            firsts.iter().map(|(id, kept)| (*id, digest(&kept.run))).collect();
         let owner = self.sites[first].region.stored_owner(&key)?;
         self.check_owner(workflow, &firsts, owner);
         for (id, kept) in &firsts {
             self.check_run(workflow, id, kept);
         }
         for site in listed {
-            let runs = self.sites[site].region.stored_runs(&key)?;
+            let runs = self.runs_at(site, &key)?;
             let name = self.name(site).to_string();
             // A region restored to a time before a run need not know the tombstone that others keep of it (B6).
             let here = self.sites[site].region.stored_owner(&key)?;
@@ -291,9 +298,9 @@ impl Engine {
                 continue;
             }
             for (id, kept) in &runs {
-                let Some(other) = firsts.get(id) else { continue };
-                let (mine, theirs) = (digest(&kept.run), digest(&other.run));
-                if mine != theirs {
+                let (Some(other), Some(theirs)) = (firsts.get(id), digests.get(id)) else { continue };
+                let mine = if Arc::ptr_eq(kept, other) { theirs.clone() } else { digest(&kept.run) };
+                if mine != *theirs {
                     self.find(
                         "V09",
                         format!(
@@ -322,10 +329,10 @@ impl Engine {
         for site in self.listed() {
             let mut chains = self.watch.chains_of(site);
             for workflow in &self.watch.workflows {
-                for (run, kept) in self.sites[site].region.stored_runs(&self.key(workflow))? {
-                    if let Some(had) = chains.get_mut(&run) {
-                        for batch in &kept.batches {
-                            had.remove(&batch.chain);
+                for stored in self.sites[site].region.stored_rows(&self.key(workflow))? {
+                    if let Some(had) = chains.get_mut(&stored.row.key.run) {
+                        for row in &stored.batches {
+                            had.remove(&row.batch.chain);
                         }
                     }
                 }
@@ -341,18 +348,20 @@ impl Engine {
 
     /// V05: what a shard remembers is the fold of what is stored.
     fn check_memory(&mut self, site: usize, workflow: &str, run: RunId, stored: &str) -> Result<(), Failure> {
-        let request = Request { workflow: self.key(workflow), run: Some(run), operation: Operation::Inspect };
-        if let Some(Ok(Reply::Inspect(inspect))) = self.ask_now(site, request)?
-            && inspect.digest != stored
-        {
+        let key = self.key(workflow);
+        let mut remembered = self.sites[site].region.remembered(&key.run(run));
+        if remembered.is_none() {
+            // It is read and folded by the shard itself then.
+            let request = Request { workflow: key, run: Some(run), operation: Operation::Inspect };
+            if let Some(Ok(Reply::Inspect(inspect))) = self.ask_now(site, request)? {
+                remembered = Some(inspect.digest);
+            }
+        }
+        if let Some(digest) = remembered.filter(|digest| digest != stored) {
             let name = self.name(site).to_string();
             self.find(
                 "V05",
-                format!(
-                    "{workflow}/{}: {name} remembers {} and stores {stored}",
-                    short(&run),
-                    inspect.digest
-                ),
+                format!("{workflow}/{}: {name} remembers {digest} and stores {stored}", short(&run)),
             );
         }
         Ok(())
@@ -371,7 +380,7 @@ impl Engine {
     }
 
     /// V07 by B6 and B7: the current record names the greatest run.
-    fn check_owner(&mut self, workflow: &str, runs: &BTreeMap<RunId, Kept>, owner: Option<RunId>) {
+    fn check_owner(&mut self, workflow: &str, runs: &Runs, owner: Option<RunId>) {
         let facts: Vec<_> = runs
             .iter()
             .map(|(id, kept)| RunFacts { run: *id, order: kept.run.order(), open: kept.run.state.is_open() })
@@ -400,13 +409,17 @@ impl Engine {
         if branches.last().is_some_and(|last| last.chain != current) {
             self.find("V04", format!("{workflow}/{}: the current branch is not the greatest", short(id)));
         }
+        let mut events_of_current = None;
         for branch in branches {
             let events = kept.events(branch.chain);
             if let Some(why) = malformed(&events) {
                 self.find("V01", format!("{workflow}/{} branch {}: {why}", short(id), branch.items));
             }
+            if branch.chain == current {
+                events_of_current = Some(events);
+            }
         }
-        let events = kept.events(current);
+        let events = events_of_current.unwrap_or_else(|| kept.events(current));
         if let Some(why) = replay(&events) {
             self.find("replay", format!("{workflow}/{}: {why}\n  {}", short(id), outline(&events)));
         }
@@ -417,11 +430,16 @@ impl Engine {
         let Some(site) = self.listed().first().copied() else { return Ok(()) };
         for workflow in self.watch.workflows.clone() {
             let key = self.key(&workflow);
+            let everywhere = self.runs_everywhere(&key)?;
             // What retention deleted stood as it was deleted.
             let mut runs = self.watch.graves.of(site, &workflow);
-            runs.extend(self.sites[site].region.stored_runs(&key)?);
+            runs.extend(everywhere[site].clone());
+            let mut late = Vec::new();
+            for site in &self.sites {
+                late.extend(site.region.filed_late(&key)?);
+            }
             let owner = self.sites[site].region.stored_owner(&key)?;
-            let facts = Facts::of(self, &workflow, &runs, owner)?;
+            let facts = Facts::of(&runs, owner, &everywhere, &late);
             let calls: Vec<Call> =
                 self.calls.all.iter().filter(|call| call.workflow == workflow).cloned().collect();
             for call in &calls {
@@ -436,14 +454,7 @@ impl Engine {
         Ok(())
     }
 
-    fn check_call(
-        &mut self,
-        call: &Call,
-        acked: Acked,
-        told: Option<RunId>,
-        facts: &Facts,
-        runs: &BTreeMap<RunId, Kept>,
-    ) {
+    fn check_call(&mut self, call: &Call, acked: Acked, told: Option<RunId>, facts: &Facts, runs: &Runs) {
         let (there, listed) = match &call.what {
             What::Start(_) => {
                 // A retry may have been told a run that another start began.
@@ -501,7 +512,7 @@ impl Engine {
         for workflow in self.watch.workflows.clone() {
             let key = self.key(&workflow);
             for site in self.listed() {
-                let runs = self.sites[site].region.stored_runs(&key)?;
+                let runs = self.runs_at(site, &key)?;
                 let unclaimed: usize = runs.values().map(|kept| kept.run.unclaimed.len()).sum();
                 let branched = runs.values().any(|kept| kept.run.branches().len() > 1);
                 if unclaimed > 0 {
@@ -532,12 +543,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(
-        engine: &Engine,
-        workflow: &str,
-        runs: &BTreeMap<RunId, Kept>,
-        owner: Option<RunId>,
-    ) -> Result<Self, Failure> {
+    fn of(runs: &Runs, owner: Option<RunId>, everywhere: &[Runs], late: &[wire::Unclaimed]) -> Self {
         let mut chains: BTreeMap<String, BTreeMap<RunId, u64>> = BTreeMap::new();
         let mut facts = Self {
             signals: BTreeSet::new(),
@@ -577,20 +583,18 @@ impl Facts {
             }
         }
         // Verdicts are records of the region that gave them.
-        for site in &engine.sites {
-            for kept in site.region.stored_runs(&engine.key(workflow))?.values() {
-                facts.listed.extend(kept.run.unclaimed.iter().filter_map(client_key));
-            }
-            facts.listed.extend(site.region.filed_late(&engine.key(workflow))?.iter().filter_map(client_key));
+        for kept in everywhere.iter().flat_map(BTreeMap::values) {
+            facts.listed.extend(kept.run.unclaimed.iter().filter_map(client_key));
         }
-        Ok(facts)
+        facts.listed.extend(late.iter().filter_map(client_key));
+        facts
     }
 }
 
 /// What counts of each chain of runs: the way from its first run to its greatest one. By run, the tip of the branch that leads
 /// on; what is beside the way is lost with the branch it followed (B1, B7).
-fn ways(runs: &BTreeMap<RunId, Kept>) -> BTreeMap<RunId, ChainValue> {
-    let mut greatest: BTreeMap<RunId, (&RunId, &Kept)> = BTreeMap::new();
+fn ways(runs: &Runs) -> BTreeMap<RunId, ChainValue> {
+    let mut greatest: BTreeMap<RunId, (&RunId, &Arc<Kept>)> = BTreeMap::new();
     for (id, kept) in runs {
         let best = greatest.entry(kept.run.first_run).or_insert((id, kept));
         if kept.run.order() > best.1.run.order() {

@@ -1,6 +1,9 @@
 //! A region of the simulated world: the region's machines, its clock, its workers, and who waits for which answer.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use antipode_core::{
     ids::{Incarnation, RunId, RunKey, ShardId, Timestamp},
@@ -63,7 +66,7 @@ pub(crate) struct Site {
     pub(crate) polling: bool,
     pub(crate) held: BTreeMap<u64, Task>,
     pub(crate) tasks: u64,
-    pub(crate) cache: BTreeMap<RunId, Vec<HistoryEvent>>,
+    pub(crate) cache: BTreeMap<RunId, Arc<Vec<HistoryEvent>>>,
     pub(crate) failing: VecDeque<Fault>,
     pub(crate) commit_span: [Span; 2],
     pub(crate) backup: Option<Backup>,

@@ -2,6 +2,8 @@
 //! then, to the active one, as its frontend would forward it. A worker with a sticky queue keeps a run's history and
 //! decides on it; what it then writes must survive a replay of the real history.
 
+use std::sync::Arc;
+
 use antipode_core::ids::RunId;
 use antipode_history::{
     api::{ActivityRef, Operation, PollInfo, Refusal, Reply, Request, TaskKind, TaskToken},
@@ -36,7 +38,7 @@ pub(crate) struct Task {
     behaviour: Option<Behaviour>,
     attempt: i32,
     /// For workflow tasks: all events that the worker knows.
-    events: Vec<HistoryEvent>,
+    events: Arc<Vec<HistoryEvent>>,
     beaten: bool,
     fails: bool,
 }
@@ -100,7 +102,7 @@ impl Engine {
                 tries: 0,
                 behaviour: task.activity_type.and_then(|kind| Behaviour::parse(&kind.name)),
                 attempt: task.attempt,
-                events: Vec::new(),
+                events: Arc::default(),
                 beaten: false,
                 fails: false,
             }),
@@ -153,9 +155,9 @@ impl Engine {
             let stored = self.sites[site].region.stored_runs(&token.key.workflow_key()).ok()?;
             let mut events = stored.get(&run).map(|kept| kept.events(kept.run.tip())).unwrap_or_default();
             events.truncate(usize::try_from(first - 1).unwrap_or(0));
-            self.sites[site].cache.insert(run, events);
+            self.sites[site].cache.insert(run, Arc::new(events));
         }
-        let known = self.sites[site].cache.get(&run).map_or(0, Vec::len);
+        let known = self.sites[site].cache.get(&run).map_or(0, |events| events.len());
         if first > 1 && usize::try_from(first).unwrap_or(0) > known + 1 {
             let workflow = token.key.workflow;
             self.find(
@@ -168,9 +170,10 @@ impl Engine {
             self.note(State::StickyBroken);
         }
         let cached = self.sites[site].cache.entry(run).or_default();
-        cached.truncate(usize::try_from(first - 1).unwrap_or(0));
-        cached.extend(given);
-        let events = cached.clone();
+        let events = Arc::make_mut(cached);
+        events.truncate(usize::try_from(first - 1).unwrap_or(0));
+        events.extend(given);
+        let events = Arc::clone(cached);
         Some(Task {
             token,
             site,
