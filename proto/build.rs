@@ -13,6 +13,13 @@ const OWN: [&str; 4] = [
     "antipode/admin/v1/admin.proto",
 ];
 
+/// The largest kinds of event: unboxed, the first makes every event in memory 1.9 KB large, be it a timer or a signal.
+const BOXED: [&str; 3] = [
+    "workflow_execution_started_event_attributes",
+    "start_child_workflow_execution_initiated_event_attributes",
+    "workflow_execution_continued_as_new_event_attributes",
+];
+
 fn wanted(file: &FileDescriptorProto) -> bool {
     let package = file.package();
     let public = package.starts_with("temporal.api.")
@@ -52,6 +59,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut config = prost_build::Config::new();
     config.btree_map(["."]).bytes(["."]).enable_type_names();
+    for kind in BOXED {
+        config.boxed(format!(".temporal.api.history.v1.HistoryEvent.attributes.{kind}"));
+    }
     let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
     if grpc {
         tonic_prost_build::configure()

@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn the_activity_is_scheduled_once_and_its_result_ends_the_workflow() {
         let payload = Some(Names::new("p", "n", 100).payload(7));
-        let started = event(Attributes::WorkflowExecutionStartedEventAttributes(
-            WorkflowExecutionStartedEventAttributes { input: payload.clone(), ..Default::default() },
-        ));
+        let started =
+            WorkflowExecutionStartedEventAttributes { input: payload.clone(), ..Default::default() };
+        let started = event(Attributes::WorkflowExecutionStartedEventAttributes(Box::new(started)));
         let completed =
             event(Attributes::ActivityTaskCompletedEventAttributes(ActivityTaskCompletedEventAttributes {
                 result: payload.clone(),

@@ -442,9 +442,7 @@ fn a_run_timeout_writes_what_waits_first() {
 fn started() -> HistoryEvent {
     HistoryEvent {
         event_id: 1,
-        attributes: Some(history_event::Attributes::WorkflowExecutionStartedEventAttributes(
-            history::WorkflowExecutionStartedEventAttributes::default(),
-        )),
+        attributes: Some(history_event::Attributes::WorkflowExecutionStartedEventAttributes(Box::default())),
         ..Default::default()
     }
 }

@@ -163,7 +163,7 @@ impl State {
             ..Run::default()
         });
         let started = WorkflowExecutionStartedEventAttributes { input: request.input, ..Default::default() };
-        self.runs[number].push(Attributes::WorkflowExecutionStartedEventAttributes(started));
+        self.runs[number].push(Attributes::WorkflowExecutionStartedEventAttributes(Box::new(started)));
         self.starts += 1;
         self.schedule(number, self.mischief != Mischief::LoseStart(self.starts));
         run_id

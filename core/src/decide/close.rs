@@ -182,7 +182,7 @@ fn continue_as_new(
     };
     draft.successor = Some(next_run);
     #[allow(deprecated, reason = "the field stands in the public event")]
-    draft.event(Attributes::WorkflowExecutionContinuedAsNewEventAttributes(
+    draft.event(Attributes::WorkflowExecutionContinuedAsNewEventAttributes(Box::new(
         history::WorkflowExecutionContinuedAsNewEventAttributes {
             new_execution_run_id: next_run.to_string(),
             workflow_type,
@@ -201,6 +201,6 @@ fn continue_as_new(
             inherit_build_id: command.inherit_build_id,
             ..Default::default()
         },
-    ))?;
+    )))?;
     Ok(new)
 }

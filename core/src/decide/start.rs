@@ -119,7 +119,7 @@ pub fn start(key: RunKey, new: NewRun, context: Context, seat: Seat) -> Result<(
     let mut draft = Draft::new(&mut run, context, seat);
     draft.inherit(new.inherited);
     let started = draft.event_with(
-        Attributes::WorkflowExecutionStartedEventAttributes(new.attributes),
+        Attributes::WorkflowExecutionStartedEventAttributes(Box::new(new.attributes)),
         new.user_metadata,
         Vec::new(),
     )?;
