@@ -14,7 +14,7 @@ use antipode_core::{
     refusal::Refusal,
     task::{Presented, TaskRef},
 };
-use antipode_proto::api::{failure::v1::Failure, history::v1 as history};
+use antipode_proto::api::{enums::v1::TimeoutType, failure::v1::Failure, history::v1 as history};
 use support::*;
 
 fn report(author: &Author) -> Rollback {
@@ -219,6 +219,24 @@ fn internal_progress_by_kind() {
     }
 }
 
+/// An activity that timed out on the branch that lost ended there, whatever it did.
+#[test]
+fn a_lost_timeout_is_an_outcome() {
+    let mut east = Author::begin();
+    east.step(vec![activity("x")]);
+    let mut west = east.elsewhere(2, 2);
+    east.start_activity("x");
+    east.end_activity("x", activities::End::TimedOut(TimeoutType::ScheduleToClose));
+    west.signal("Y");
+    west.receive(&east);
+    let told = fates(&west);
+    assert!(
+        told.iter()
+            .any(|line| line.contains("ActivityTaskTimedOut: may have run twice: on the current branch")),
+        "{told:#?}"
+    );
+}
+
 /// Two losing branches: each event is told once, under the greater one.
 #[test]
 fn three_branches() {
@@ -358,6 +376,11 @@ fn stale_workflow_tasks() {
     assert_eq!(waits.held_task(), None);
     waits.start_task();
     let held = waits.held_task().unwrap();
+    let voided = waits.clone();
+    let behind = Presented { tip: voided.batches[0].chain, ..voided.held_task().unwrap() };
+    let told = why(&voided, Kind::Workflow, &behind);
+    assert_eq!(told, ("voided".to_owned(), "events were appended that its worker has not seen".to_owned()));
+    assert_eq!(refused(workflow_task::check(&voided.run, &behind)), "voided");
     waits.pass(11);
     assert_eq!(why(&waits, Kind::Workflow, &held).0, "attempt", "it timed out");
 }

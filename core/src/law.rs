@@ -156,6 +156,7 @@ mod tests {
     #[test]
     fn a_law_that_holds_is_true() {
         assert!(law!(LawId::V01, 1 + 1 == 2, "of {}", 2));
+        assert!(!holds(false));
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl VersionHistory {
     /// Has the branch an event with this id and version (R305)?
     #[must_use]
     pub fn contains(&self, event: EventId, version: FailoverVersion) -> bool {
-        event.0 > 0 && self.version_of(event) == Some(version)
+        self.version_of(event) == Some(version)
     }
 
     /// Version of an event of the branch; none before the first and after the last (R306).

@@ -67,6 +67,11 @@ fn r401_malformed_envelopes_name_their_field() {
     }
     let garbage = Batch::open(vec![0xff].into(), Default::default()).unwrap_err();
     assert!(matches!(garbage, Malformed::Decode { what: "envelope", .. }), "{garbage:?}");
+    // A local namespace has version 0 (R101).
+    let mut local = east.batches[0].envelope.to_wire();
+    local.version = 0;
+    local.items = vec![wire::VersionItem { event_id: local.last_event_id, version: 0 }];
+    assert!(Batch::open(local.encode_to_vec().into(), Default::default()).is_ok());
     // The first batch has no predecessor.
     let mut first = east.batches[0].envelope.to_wire();
     first.previous_chain = vec![1; 16].into();

@@ -133,6 +133,13 @@ fn a_handover_goes_step_by_step_and_only_by_the_owner() {
     assert_eq!(draining.begin_drain(&east, "west", "op", Timestamp(9)), Ok(draining.clone()));
     assert!(matches!(draining.begin_drain(&east, "west", "other", Timestamp(9)), Err(Refusal::Busy { .. })));
     assert!(matches!(draining.activate_released(&west, 0), Err(Refusal::NotReleased(_))));
+    assert_eq!(draining.activate_released(&east, 0), Err(Refusal::NotReleased("east".into())));
+    assert_eq!(record.activate_released(&west, 0), Err(Refusal::NotReleased("west".into())));
+    // The target of a hand-over stays in the list.
+    assert!(draining.set_members(&east, ["east", "west"]).is_ok());
+    assert!(
+        matches!(draining.set_members(&east, ["east"]), Err(Refusal::CannotLeave { region, .. }) if region == "west")
+    );
     // Undone: east writes on under the same version.
     let undone = draining.undo_drain(&east, "op").unwrap();
     assert_eq!(undone.writable("east"), Some(version(1)));
@@ -145,6 +152,7 @@ fn a_handover_goes_step_by_step_and_only_by_the_owner() {
     assert!(matches!(released.undo_drain(&east, "op"), Err(Refusal::Released { .. })));
     assert!(matches!(released.delete(&east), Err(Refusal::Released { .. })));
     assert_eq!(released.standing("west"), Standing::MayActivate { version: version(2) });
+    assert_eq!(released.standing("north"), Standing::Passive { active: "east".into() });
     let active = released.activate_released(&west, 7).unwrap();
     assert_eq!(active.writable("west"), Some(version(2)));
     assert_eq!(active.writable("east"), None);
@@ -282,6 +290,18 @@ fn removing_one_of_two_regions_added_together_keeps_the_other() {
 }
 
 #[test]
+fn of_two_homes_the_greater_stays_in_any_order() {
+    let (mut east, mut west) = (global(&NAMES), global(&NAMES));
+    east.home = "east".to_owned();
+    west.home = "west".to_owned();
+    for records in [[&east, &west], [&west, &east]] {
+        let mut joined = records[0].clone();
+        joined.merge(records[1]);
+        assert_eq!(joined.home, "west");
+    }
+}
+
+#[test]
 fn deletion_absorbs() {
     // F4, R214
     let regions = regions();
@@ -353,6 +373,10 @@ fn bytes_round_trip_and_bad_fields_are_named() {
     for record in [&record, &draining, &released] {
         assert_eq!(Record::from_bytes(&record.to_bytes()), Ok(record.clone()));
     }
+    // No retention is none, not a mistake.
+    let mut brief = record.clone();
+    brief.config.value.retention_seconds = 0;
+    assert_eq!(Record::from_bytes(&brief.to_bytes()), Ok(brief));
     let refused = |change: fn(&mut antipode_proto::core::NamespaceRecord)| {
         let mut bad = record.to_wire();
         change(&mut bad);

@@ -159,9 +159,19 @@ impl Author {
 
     /// A signal with its request id; `named_run`: the request named the run.
     pub fn signal_as(&mut self, name: &str, request: &str, named_run: bool) {
+        self.signal_full(name, request, named_run, None);
+    }
+
+    /// A signal with an input.
+    pub fn signal_with(&mut self, name: &str, input: &str) {
+        self.signal_full(name, &format!("request-{name}"), false, Some(payloads(input)));
+    }
+
+    fn signal_full(&mut self, name: &str, request: &str, named_run: bool, input: Option<Payloads>) {
         let attributes = history_event::Attributes::WorkflowExecutionSignaledEventAttributes(
             history::WorkflowExecutionSignaledEventAttributes {
                 signal_name: name.to_string(),
+                input,
                 ..Default::default()
             },
         );

@@ -3,6 +3,7 @@
 mod architecture;
 mod compatibility;
 mod documents;
+mod mutants;
 mod replication;
 
 use xtask::Finding;
