@@ -210,7 +210,7 @@ pub fn setup(seed: u64, options: &Options) -> Setup {
     let mut short = || Span::seconds(10 + i64::try_from(random.below(40)).unwrap_or(0));
     let retention = match options.profile {
         Profile::Retention => short(),
-        Profile::All if seed % 10 == 0 => short(),
+        Profile::All if seed.is_multiple_of(10) => short(),
         _ => forever,
     };
     let mut far = |from: i64, to: usize| Span::millis(from + i64::try_from(random.below(to)).unwrap_or(0));
