@@ -441,15 +441,30 @@ fn retention_waits_for_proof() {
     region.pass(DAY);
     assert_eq!(region.stored(run).unwrap().1, 2, "it may have to be relayed");
 
-    region.prove("west", Proof { through: last, silent: true, ..Proof::default() });
-    region.pass(DAY);
-    assert_eq!(region.stored(run).unwrap().1, 2, "nobody knows what west has of the run's origin");
-
     region.prove("west", Proof { through: last, ..Proof::default() });
     region.pass(2 * HOUR);
     assert!(region.is_tombstone(run));
     assert_eq!(region.current(), Some(run), "the record stays (B6)");
     assert!(matches!(region.describe(Some(run)), Err(Refusal::NotFound(_))));
+}
+
+/// C6, C7: what another region wrote may have to be relayed to a peer that has not said whom it hears.
+#[test]
+fn a_copy_waits_for_a_peer_that_does_not_say_whom_it_hears() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    east.terminate();
+    west.take_all(east.log(0));
+    west.prove("east", Proof { through: west.tip(), silent: true, ..Proof::default() });
+    west.pass(2 * HOUR);
+    assert_eq!(west.stored(run).unwrap().1, 2, "nobody knows what the peer has of the run's origin");
+    west.prove_all("east");
+    west.pass(3 * HOUR);
+    assert!(west.is_tombstone(run));
+    // What this region wrote itself the peer has when it has this region's log.
+    east.prove("west", Proof { through: east.tip(), silent: true, ..Proof::default() });
+    east.pass(3 * HOUR);
+    assert!(east.is_tombstone(run));
 }
 
 /// A change after the proof, also one of a passive copy, needs proof of its own; a restored peer's smaller proof counts.
