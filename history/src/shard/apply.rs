@@ -54,6 +54,10 @@ impl<T: Token> Shard<T> {
         let tree = if stored { self.cached(&key)?.run.tree.as_ref() } else { None };
         let Decision { verdict, explanation } = decide(tree, &batch.envelope, batch.chain);
         if explanation.fork() {
+            // What does not decode no owner wrote: it broke where it was kept, and nobody is accused of two contents (G2).
+            if let Err(malformed) = batch.decode_events() {
+                return Ok(Applied::Poison(malformed.to_string()));
+            }
             self.alarm(&key, explanation.words());
         }
         self.outputs.push(Output::Judged(key.clone(), Box::new(explanation)));
