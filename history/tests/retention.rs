@@ -12,8 +12,8 @@ use antipode_core::ids::{
 use antipode_history::{
     api::{Applied, HistoryRequest, Offer, Operation, PollInfo, Refusal, Replicated, Reply, Request, Taken},
     shard::{
-        BACKLOG_PAGE, Down, Event, Load, Loaded, NamespaceView, OBLIGATION_PAGE, Output, Proof, Setting,
-        Shard, Token,
+        BACKLOG_PAGE, Down, Event, Load, Loaded, NamespaceView, OBLIGATION_PAGE, Output, Proof, Reach,
+        Setting, Shard, Token,
     },
     token,
 };
@@ -441,7 +441,26 @@ fn retention_waits_for_proof() {
     region.pass(DAY);
     assert_eq!(region.stored(run).unwrap().1, 2, "it may have to be relayed");
 
-    region.prove("west", Proof { through: last, ..Proof::default() });
+    // The same for a run of a third region that sends its log to west itself: until west says that it has the end, it may not.
+    let west_has = |life: u64, said: Option<(u64, u64)>| {
+        let said = said.map(|(life, at)| Down {
+            incarnation: Incarnation(life),
+            proved: BTreeMap::from([(SHARD, Sequence(at))]),
+        });
+        let reach = Reach { said, life: Some(Incarnation(life)) };
+        Proof { through: last, others: BTreeMap::from([(RegionId(1), reach)]), ..Proof::default() }
+    };
+    for (proof, why) in [
+        (west_has(1, None), "it was not asked"),
+        (west_has(1, Some((1, last.0 - 1))), "it lacks the end"),
+        (west_has(1, Some((7, last.0))), "it knows another life of the origin than this region does"),
+    ] {
+        region.prove("west", proof);
+        region.pass(DAY);
+        assert_eq!(region.stored(run).unwrap().1, 2, "{why}");
+    }
+
+    region.prove("west", west_has(1, Some((1, last.0))));
     region.pass(2 * HOUR);
     assert!(region.is_tombstone(run));
     assert_eq!(region.current(), Some(run), "the record stays (B6)");

@@ -25,7 +25,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     error::Error,
-    holding,
+    holding::{self, Heard},
     inbox::Feed,
     metrics::{self, Metrics},
     outbox::{Broken, Cx, Outbox, Output, Setup},
@@ -34,10 +34,13 @@ use crate::{
 };
 
 type Out = mpsc::UnboundedSender<Result<ReplicateResponse, Status>>;
+type Asking = Pin<Box<dyn Future<Output = Option<Heard>> + Send>>;
 type Read = Pin<Box<dyn Future<Output = (Feed, Result<LogPage, antipode_persistence::Error>)> + Send>>;
 
 /// Our shards are told of the peer's proofs at most this often: closed runs wait for days (C6).
 const TELL_DELAY: Nanos = Nanos::seconds(1);
+/// The peer is asked this often what it has of third regions; a closed run that waits is looked at again no sooner.
+const ASK_EVERY: Nanos = Nanos::seconds(30);
 
 /// One open stream to one peer.
 struct Source {
@@ -51,6 +54,10 @@ struct Source {
     /// What the shards were told last, and when they are told again.
     told: BTreeMap<ShardId, Proof>,
     tell_at: Option<Timestamp>,
+    /// What the peer said of third regions, the question that is under way, and when it is asked again.
+    heard: Heard,
+    asking: FuturesUnordered<Asking>,
+    ask_at: Option<Timestamp>,
     /// An ack met a cut: after the heal the peer must name its positions again.
     ack_lost: bool,
     ended: CancellationToken,
@@ -152,6 +159,9 @@ impl Source {
             reads: FuturesUnordered::new(),
             told: BTreeMap::new(),
             tell_at: None,
+            heard: Heard::default(),
+            asking: FuturesUnordered::new(),
+            ask_at: None,
             ack_lost: false,
             ended,
         }
@@ -167,12 +177,20 @@ impl Source {
         let ended = self.ended.clone();
         self.carry_out()?;
         self.tell(false).await;
+        self.ask();
         loop {
             tokio::select! {
                 biased;
                 () = ended.cancelled() => return Err(Error::Stopping),
                 () = self.pace.until(self.outbox.next_wake()) => self.with(Outbox::wake),
                 () = self.pace.until(self.tell_at) => self.tell(false).await,
+                () = self.pace.until(self.ask_at) => self.ask(),
+                Some(heard) = self.asking.next(), if !self.asking.is_empty() => {
+                    if let Some(heard) = heard {
+                        self.heard = heard;
+                        self.tell(false).await;
+                    }
+                }
                 message = inbound.message() => {
                     let message = message.map_err(|status| Error::of_call(&self.peer.name, status))?;
                     match message.and_then(|request| request.message) {
@@ -266,12 +284,23 @@ impl Source {
         Ok(())
     }
 
+    /// Asks the peer what it has of third regions, when there are any.
+    fn ask(&mut self) {
+        self.ask_at = Some(self.pace.now().plus(ASK_EVERY));
+        if self.asking.is_empty() && self.linked.iter().any(|region| *region != self.peer.id) {
+            let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
+            self.asking.push(Box::pin(async move { holding::ask(&shared, &peer).await }));
+        }
+    }
+
     /// Tells our shards what the peer has of their logs; all of it as of one moment, because an exception that comes with a
     /// proof must not come after it (E1).
     async fn tell(&mut self, silent: bool) {
         self.tell_at = None;
         let shards = self.shared.history.shard_count();
-        let proofs = holding::proofs(&self.peer.state.known(), self.outbox.down(), silent, shards);
+        let others = holding::others(&self.shared, self.peer.id);
+        let (state, down) = (&self.peer.state, self.outbox.down());
+        let proofs = holding::proofs(&state.known(), down, &self.heard, &others, silent, shards);
         for (shard, proof) in proofs {
             if self.told.get(&shard) != Some(&proof) {
                 self.shared.history.proof(shard, &self.peer.name, proof.clone()).await;

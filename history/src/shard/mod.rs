@@ -11,6 +11,7 @@ mod derive;
 mod inspect;
 mod io;
 mod owing;
+mod proof;
 mod reads;
 mod requests;
 mod retention;
@@ -31,7 +32,8 @@ use antipode_persistence::rows::{
 use crate::api::{Applied, Offer, Refusal, Replicated, Request, Taken};
 use cache::Workflow;
 pub use io::{Event, Load, Loaded, NamespaceView, Output, Setting, Token};
-pub use retention::{Down, OBLIGATION_PAGE, Proof, is_tombstone};
+pub use proof::{Down, Proof, Reach};
+pub use retention::{OBLIGATION_PAGE, is_tombstone};
 
 /// Work on one workflow id, in order.
 #[derive(Clone)]

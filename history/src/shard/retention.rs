@@ -7,15 +7,10 @@
 //! a batch that comes late is told from a new one. The current record goes with the last row of its workflow id, not before:
 //! so no deletion makes an older run current (B6).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
-
 use antipode_core::{
     batch::Batch,
     identity::Identity,
-    ids::{FailoverVersion, Incarnation, Nanos, RegionId, RunKey, Sequence, ShardId, Timestamp},
+    ids::{FailoverVersion, Nanos, RunKey, Sequence, Timestamp},
     run::Run,
     version_history::VersionHistory,
 };
@@ -24,7 +19,7 @@ use antipode_proto::core as wire;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Event, Load, NamespaceView, Output, SCAN_EVERY, Shard, Stop, Token, Work};
+use super::{Event, Load, NamespaceView, Output, Proof, SCAN_EVERY, Shard, Stop, Token, Work};
 use crate::api::{Applied, Refusal};
 
 /// Closed runs that a read brings at most.
@@ -41,53 +36,6 @@ const UPGRADED: Nanos = Nanos::seconds(3_600);
 const LATE: Nanos = Nanos::seconds(7 * 24 * 3_600);
 /// Verdict on a client's event that comes after its run was deleted (I03).
 const VERDICT: &str = "it came after the run was deleted at the end of its retention";
-
-/// What a peer has of this shard's log, as the link to it knows (E1). An ordered input; the newest replaces the one before,
-/// also when it says less: a peer may be restored from a backup (E2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proof {
-    /// Everything up to here is durable there or known there, exceptions aside.
-    pub through: Sequence,
-    /// Runs that one side could not apply, or that are held back: each holds its own retention (E1).
-    pub exceptions: BTreeSet<RunKey>,
-    /// Origins that the peer gets nothing from now, with how far it has their logs: this region may have to relay the rest
-    /// (C7).
-    pub down: BTreeMap<RegionId, Down>,
-    /// Nothing is heard of the peer. For which origins it may need this region is not known, so it may be for all.
-    pub silent: bool,
-}
-
-/// How far a peer has the log of an origin that is down for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Down {
-    /// Life of the origin's store.
-    pub incarnation: Incarnation,
-    /// By shard of the origin.
-    pub proved: BTreeMap<ShardId, Sequence>,
-}
-
-impl Proof {
-    /// Of a peer that holds nothing any more: it is beyond the log, or the operator released it (C6).
-    #[must_use]
-    pub fn released() -> Self {
-        Self { through: Sequence(u64::MAX), ..Self::default() }
-    }
-
-    /// Whether the peer lacks, or may lack, a batch of this run that its origin cannot bring it.
-    fn lacks(&self, here: RegionId, run: &Run) -> bool {
-        if self.silent && run.batches.values().any(|batch| batch.envelope.origin.region != here) {
-            return true;
-        }
-        let lacks = |batch: &Arc<Batch>| {
-            let origin = &batch.envelope.origin;
-            self.down.get(&origin.region).is_some_and(|down| {
-                let proved = down.proved.get(&origin.shard).copied().unwrap_or_default();
-                down.incarnation != origin.incarnation || proved < origin.sequence
-            })
-        };
-        !self.down.is_empty() && run.batches.values().any(lacks)
-    }
-}
 
 /// What is left of a deleted run.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use antipode_core::{
     version_history::VersionHistory,
 };
 use antipode_history::api::{Applied, Operation, Refusal, Reply, Request};
-use antipode_history::shard::{Down, Proof};
+use antipode_history::shard::{Down, Proof, Reach};
 use antipode_persistence::{rows::PositionRow, store::RegionStore};
 use antipode_proto::{
     core as wire,
@@ -49,6 +49,9 @@ const PATIENCE: Span = Span::seconds(1);
 const REDIAL: [Span; 2] = [Span::millis(50), Span::millis(300)];
 /// After so long without a stream its origin counts as down (C7).
 const DOWN_AFTER: Span = Span::seconds(3);
+
+/// How often a peer is asked what it has of third regions (C6).
+const ASK_EVERY: Span = Span::seconds(30);
 
 /// What travels.
 #[derive(Clone, Debug)]
@@ -116,6 +119,12 @@ fn forget_relays(message: &mut replicate_request::Message) {
     }
 }
 
+/// What a peer said when it was asked what it has of third regions (C6).
+struct Told {
+    vectors: BTreeMap<usize, Down>,
+    quarantined: BTreeSet<RunKey>,
+}
+
 enum Todo {
     Inbox(inbox::Output),
     Outbox(outbox::Output),
@@ -142,6 +151,10 @@ pub(crate) struct Links {
     withheld: BTreeMap<(usize, usize), Withheld>,
     proofs: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     exceptions: BTreeMap<(usize, usize), BTreeMap<RunKey, String>>,
+    /// By who asked and who answered, on the stream between them that is open.
+    told: BTreeMap<(usize, usize), Told>,
+    /// Regions that are about to ask.
+    pub(crate) asking: BTreeSet<usize>,
     /// What a receiver has proved of a source, as it knows in memory: what is stored lags behind.
     heard: BTreeMap<(usize, usize), BTreeMap<ShardId, Sequence>>,
     /// Where a source's log ended when the first stream opened since the receiver started, by the life of the source's store.
@@ -171,6 +184,8 @@ impl Links {
             withheld: BTreeMap::new(),
             proofs: BTreeMap::new(),
             exceptions: BTreeMap::new(),
+            told: BTreeMap::new(),
+            asking: BTreeSet::new(),
             heard: BTreeMap::new(),
             ends: BTreeMap::new(),
             relayed: BTreeMap::new(),
@@ -725,6 +740,7 @@ impl Engine {
             let _ = self.sites[to].region.store.position_put(stream.inbox.positions()).now_or_never();
         }
         self.links.tips.remove(&(from, to));
+        self.links.told.remove(&(from, to));
         self.links.relayed.remove(&(from, to));
         self.dial_later(from, to);
         self.feed_proofs(from)
@@ -744,6 +760,7 @@ impl Engine {
                 }
             }
             self.links.tips.remove(&(from, to));
+            self.links.told.remove(&(from, to));
             self.links.relayed.remove(&(from, to));
             self.dial_later(from, to);
         }

@@ -72,6 +72,8 @@ pub(crate) enum Due {
     Mint { site: usize, blind: bool },
     /// A hand-over looks at itself.
     HandOver { site: usize, life: u64 },
+    /// A region asks its peers what they have of third regions.
+    Ask { site: usize },
 }
 
 /// Why a world cannot be made.
@@ -166,6 +168,7 @@ impl Engine {
             engine.sites[site].region.observed = true;
             engine.believe(site);
             engine.tend(site)?;
+            engine.ask_again(site);
         }
         engine.dial_all()?;
         Ok(engine)
@@ -268,6 +271,7 @@ impl Engine {
             Due::Restart { site } => self.restart(site)?,
             Due::Mint { site, blind } => self.mint(site, blind)?,
             Due::HandOver { site, life } => self.tend_hand_over(site, life)?,
+            Due::Ask { site } => self.ask_peers(site)?,
         }
         self.look();
         Ok(true)

@@ -36,7 +36,7 @@ use crate::region::Kept;
 /// Within so much virtual time after everything healed, every open run has gone as far as it can (V16).
 const PATIENCE: Span = Span::seconds(600);
 /// A retention below this is waited for at the end.
-const SHORT: Span = Span::seconds(3_600);
+pub(super) const SHORT: Span = Span::seconds(3_600);
 /// Closed runs whose retention is over and that all have are gone after this.
 const DELETED_WITHIN: Span = Span::seconds(180);
 /// Timers are waited for that fire at least so long before patience ends.

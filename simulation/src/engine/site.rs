@@ -341,6 +341,13 @@ impl Engine {
         self.told(site, run, || explanation.words(), json);
     }
 
+    /// Closed runs wait: their region asks its peers within a moment.
+    fn ask_soon(&mut self, site: usize) {
+        if self.sites.len() > 2 && self.links.asking.insert(site) {
+            self.after(Span::seconds(1), Due::Ask { site });
+        }
+    }
+
     /// What shards counted since the last look becomes states and lines.
     fn count_events(&mut self, site: usize) {
         use antipode_history::shard::Event;
@@ -362,7 +369,11 @@ impl Engine {
                     Event::Zombie => self.note(State::Zombie),
                     Event::ActivityRetried => self.note(State::ActivityRetried),
                     Event::RunDeleted => self.note(State::RetentionDeleted),
-                    Event::RetentionUnproved => self.note(State::RetentionWaited),
+                    Event::RetentionUnproved => {
+                        self.note(State::RetentionWaited);
+                        self.ask_soon(site);
+                    }
+                    Event::RetentionHeld => self.ask_soon(site),
                     Event::LateDuplicate => self.note(State::LateDuplicate),
                     Event::RunResurrected => self.note(State::Resurrected),
                     _ => {}

@@ -112,11 +112,7 @@ impl Engine {
         let others = || (0..self.sites.len()).filter(|other| *other != site && *other != target);
         let held = |at: usize, origin: usize| {
             let id = self.sites[origin].region.id;
-            let (incarnation, mut proved) = self.stored_positions(at, id);
-            for (shard, heard) in self.links.heard.get(&(origin, at)).into_iter().flatten() {
-                let known = proved.entry(*shard).or_default();
-                *known = (*known).max(*heard);
-            }
+            let (incarnation, proved) = self.held(at, origin);
             let ended = self.links.ends.get(&(origin, at)).map(|(_, ends)| ends.clone());
             (id, Held { incarnation, proved, ended })
         };
@@ -150,6 +146,60 @@ impl Engine {
         self.links.exceptions.get(&(from, to)).is_some_and(|runs| !runs.is_empty())
     }
 
+    /// A region asks its peers what they have of third regions, because closed runs wait there (C6). Who is not reached does
+    /// not answer; what it said before holds.
+    pub(crate) fn ask_peers(&mut self, site: usize) -> Result<(), Failure> {
+        self.links.asking.remove(&site);
+        self.ask_again(site);
+        for to in (0..self.sites.len()).filter(|to| *to != site) {
+            let cut = self.links.is_cut(site, to) || self.links.is_cut(to, site);
+            let open = self.links.streams.get(&(site, to)).is_some_and(|stream| stream.outbox.is_some());
+            if !open || cut || !self.sites[site].up || !self.sites[to].up {
+                continue;
+            }
+            let third = |other: &usize| *other != site && *other != to;
+            let said = |other: usize| {
+                let (incarnation, proved) = self.held(to, other);
+                (other, Down { incarnation: incarnation.unwrap_or_default(), proved })
+            };
+            let vectors = (0..self.sites.len()).filter(third).map(said).collect();
+            let rows = self.sites[to].region.store.quarantine_all().now_or_never().and_then(Result::ok);
+            let quarantined = rows.unwrap_or_default().into_iter().map(|row| row.key).collect();
+            self.links.told.insert((site, to), Told { vectors, quarantined });
+        }
+        self.feed_proofs(site)
+    }
+
+    /// Where runs live for less than an hour, peers are asked as often as production does it; elsewhere when a run waits.
+    pub(crate) fn ask_again(&mut self, site: usize) {
+        let short = self.setup.retention < super::super::rest::SHORT;
+        if short && self.sites.len() > 2 && self.links.asking.insert(site) {
+            self.after(ASK_EVERY, Due::Ask { site });
+        }
+    }
+
+    /// What the peer said of third regions on its present stream.
+    fn reaches(&self, site: usize, to: usize) -> BTreeMap<RegionId, Reach> {
+        let told = self.links.told.get(&(site, to));
+        let third = (0..self.sites.len()).filter(|other| *other != site && *other != to);
+        let reach = |other: usize| {
+            let id = self.sites[other].region.id;
+            let said = told.and_then(|told| told.vectors.get(&other)).cloned();
+            (id, Reach { said, life: self.stored_positions(site, id).0 })
+        };
+        third.map(reach).collect()
+    }
+
+    /// How far a region has the log of another, as it knows in memory: what is stored lags behind.
+    fn held(&self, at: usize, origin: usize) -> (Option<Incarnation>, BTreeMap<ShardId, Sequence>) {
+        let (incarnation, mut proved) = self.stored_positions(at, self.sites[origin].region.id);
+        for (shard, heard) in self.links.heard.get(&(origin, at)).into_iter().flatten() {
+            let known = proved.entry(*shard).or_default();
+            *known = (*known).max(*heard);
+        }
+        (incarnation, proved)
+    }
+
     /// Tells the shards of a region what every peer has proved of them (C6).
     pub(crate) fn feed_proofs(&mut self, site: usize) -> Result<(), Failure> {
         if !self.sites[site].up {
@@ -165,13 +215,17 @@ impl Engine {
                 (origin, Down { incarnation: incarnation.unwrap_or_default(), proved })
             });
             let down: BTreeMap<_, _> = down.collect();
+            let others = self.reaches(site, to);
+            // E1: whoever sent it, a run that the peer could not apply is one that it lacks.
+            let lacked = self.links.told.get(&(site, to)).into_iter().flat_map(|told| &told.quarantined);
+            let lacked: BTreeSet<RunKey> = excepted.keys().chain(lacked).cloned().collect();
             let peer = self.name(to).to_string();
             // The previous version never says for whom others should relay.
             let silent = !self.links.streams.contains_key(&(site, to)) || self.sites[to].previous;
             for shard in (1..=self.sites[site].shards).map(ShardId) {
                 let through = proofs.get(&shard).copied().unwrap_or_default();
-                let exceptions = excepted.keys().cloned().collect();
-                let proof = Proof { through, exceptions, down: down.clone(), silent };
+                let (down, others) = (down.clone(), others.clone());
+                let proof = Proof { through, exceptions: lacked.clone(), down, others, silent };
                 self.sites[site].region.proof(now, shard, &peer, proof);
             }
         }
