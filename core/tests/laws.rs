@@ -1078,3 +1078,26 @@ fn batches_in_order(run: &Run) -> Vec<Arc<Batch>> {
     batches.sort_by_key(|batch| batch.envelope.first_event);
     batches
 }
+
+/// B1, B7: what only a losing branch continued into is lost with that branch as long as the branch that won outranks it.
+#[test]
+fn what_follows_a_losing_branch_is_lost_with_it() {
+    let mut east = Author::begin();
+    let mut west = east.elsewhere(2, 2);
+    east.step(vec![continue_as_new()]);
+    let mut next = east.clone();
+    next.follow();
+    assert_eq!(next.run.predecessor(), Some(east.run.key.run));
+    assert_eq!(east.run.predecessor(), None);
+    let stands =
+        |run: &Author, next: &Author| (run.run.lost_with_branch(&next.run), run.run.overtaken_by(&next.run));
+    assert_eq!(stands(&east, &next), (false, false), "the current branch continues into it");
+    west.signal("Y");
+    west.receive(&east);
+    assert_eq!(stands(&west, &next), (true, false), "@1 is less than @2");
+    // A third region, which knows nothing of that, goes on with it.
+    let mut north = next.elsewhere(3, 3);
+    north.signal("Z");
+    assert_eq!(stands(&west, &north), (false, true), "@3 is more than @2");
+    assert_eq!(stands(&east, &north), (false, false));
+}
