@@ -192,8 +192,8 @@ mod tests {
         assert!(heard.take(&view(true, &positions, &[])));
         assert!(heard.take(&view(true, &later, std::slice::from_ref(&lacked))));
         let after = told(&heard);
-        let said = Down { incarnation: Incarnation(8), proved: positions.clone() };
-        assert_eq!(after.others[&RegionId(3)].said, Some(said), "not later than its word on runs");
+        let said = after.others[&RegionId(3)].said.as_ref().map(|down| (down.incarnation, &down.proved));
+        assert_eq!(said, Some((Incarnation(8), &positions)), "not later than its word on runs");
         assert!(after.exceptions.contains(&lacked));
         assert!(!heard.take(&view(false, &later, &[])), "it does not know the namespace");
     }

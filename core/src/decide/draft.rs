@@ -59,7 +59,8 @@ impl<'a> Draft<'a> {
         // H2: the time of a branch never goes back.
         let at = context.now.max(run.state.last_time);
         // What it starts counts from our own clock, which the header keeps for the other regions.
-        let clock = (at != context.now).then_some(context.now);
+        // A clock at the very epoch has no place there: zero is no clock.
+        let clock = (at != context.now && context.now.0 != 0).then_some(context.now);
         let first_event = run.state.next_event;
         Self {
             run,
