@@ -442,7 +442,8 @@ impl Engine {
         self.became_active(site, false);
     }
 
-    /// V15 as amended by E1: what a receiver has proved is in its store, or a named exception.
+    /// V15 as amended by E1: what a receiver has proved is in its store, or a named exception. What comes for a run that
+    /// retention deleted there is answered by the tombstone and not stored (C6); V10 asks for what clients gave it.
     pub(crate) fn watch_proof(
         &mut self,
         from: usize,
@@ -465,6 +466,7 @@ impl Engine {
                     *origin == id
                         && !there.chains.contains(chain)
                         && !excepted.contains(run)
+                        && !self.watch.graves.has(to, run)
                         && !self.watch.unaddressed.contains(&(from, to, shard, *at))
                 })
                 .map(|((_, at), (run, _, _))| (*at, *run))
