@@ -19,6 +19,7 @@ pub mod register;
 pub mod retry;
 pub mod run;
 pub mod state;
+pub mod sum;
 pub mod task;
 pub mod tree;
 pub mod version;

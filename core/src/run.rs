@@ -186,14 +186,15 @@ impl Run {
     /// Registers and pending events for a peer (C1).
     #[must_use]
     pub fn state_wire(&self) -> wire::RunState {
-        wire::RunState {
+        crate::sum::sealed(wire::RunState {
             namespace_id: self.key.namespace.to_string(),
             workflow_id: self.key.workflow.to_string(),
             run_id: self.key.run.to_string(),
             registers: self.registers.to_wire(),
             pending: self.pending.iter().map(|(identity, pending)| pending.to_wire(identity)).collect(),
             tip_chain: self.tip().to_bytes(),
-        }
+            ..wire::RunState::default()
+        })
     }
 
     /// Version history of the current branch.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use antipode_core::{
     batch::{Batch, Malformed},
     ids::{FailoverVersion, NamespaceId, RunId, RunKey, WorkflowId, WorkflowKey},
+    sum,
 };
 use antipode_history::api::Replicated;
 use antipode_proto::{core as wire, link};
@@ -74,24 +75,28 @@ fn read_batch(batch: &wire::Batch) -> Result<Received, Unreadable> {
     }
 }
 
-/// What a region answered, if its batches are those that it sent (G1).
+/// What a region answered, if its batches and its state are those that it sent (G1).
 ///
 /// # Errors
 /// [`Unreadable`]: the first that is not.
 pub fn unchanged(response: &link::FetchRunResponse) -> Result<(), Unreadable> {
-    let changed = response.batches.iter().find_map(|batch| read_batch(batch).err().filter(|one| one.changed));
+    let batches = response.batches.iter().map(read_batch);
+    let mut all = batches.chain(response.state.iter().map(read_state));
+    let changed = all.find_map(|read| read.err().filter(|one| one.changed));
     changed.map_or(Ok(()), Err)
 }
 
 fn read_state(state: &wire::RunState) -> Result<Received, Unreadable> {
-    match key_of(&state.namespace_id, &state.workflow_id, &state.run_id) {
+    let (namespace, workflow, run) = (&state.namespace_id, &state.workflow_id, &state.run_id);
+    if let Err(why) = sum::check(state) {
+        let key = best_key(namespace, workflow, run);
+        return Err(Unreadable { key, why: why.to_string(), changed: true });
+    }
+    match key_of(namespace, workflow, run) {
         Some(key) => {
             Ok(Received { key, version: None, replicated: Replicated::State(Box::new(state.clone())) })
         }
-        None => {
-            let key = best_key(&state.namespace_id, &state.workflow_id, &state.run_id);
-            Err(Unreadable::new(key, "the state names no run"))
-        }
+        None => Err(Unreadable::new(best_key(namespace, workflow, run), "the state names no run")),
     }
 }
 

@@ -115,7 +115,7 @@ impl Intake {
                     if let Err(broken) = self.with(|inbox, cx| inbox.message(cx, message)) {
                         self.record_counts();
                         if let Broken::Changed { .. } = broken {
-                            tracing::error!(peer = &*self.peer.name, %broken, "a batch is asked for again (G1)");
+                            tracing::error!(peer = &*self.peer.name, %broken, "an entry is asked for again (G1)");
                         }
                         return Err(Error::protocol(&self.peer.name, broken.to_string()));
                     }
@@ -218,7 +218,7 @@ impl Intake {
             Output::Overtaken(namespace, version) => shared.version_overtook(namespace, version),
             Output::Changed(changed) => {
                 let (run, why) = (&changed.key, &changed.why);
-                tracing::error!(peer = &*peer.name, %run, why, "a fetched batch is asked for again (G1)");
+                tracing::error!(peer = &*peer.name, %run, why, "a fetched run is asked for again (G1)");
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use antipode_core::{
     batch::{Batch, Envelope},
     ids::{FailoverVersion, Incarnation, RegionId, RunId, RunKey, Sequence, ShardId},
+    sum,
     version::Increment,
 };
 use antipode_persistence::rows::{LogEntry, LogPage, RunRow};
@@ -200,14 +201,15 @@ pub fn state_of(row: &RunRow) -> Result<Option<wire::RunState>, Damaged> {
         return Ok(None);
     }
     let current = usize::try_from(head.current).ok().and_then(|index| head.branches.get(index));
-    Ok(Some(wire::RunState {
+    Ok(Some(sum::sealed(wire::RunState {
         namespace_id: row.key.namespace.to_string(),
         workflow_id: row.key.workflow.to_string(),
         run_id: row.key.run.to_string(),
         tip_chain: current.map(|branch| branch.chain.clone()).unwrap_or_default(),
         registers: head.registers,
         pending: head.pending,
-    }))
+        ..wire::RunState::default()
+    })))
 }
 
 /// An entry that travels, with the run it belongs to.

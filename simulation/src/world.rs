@@ -253,6 +253,7 @@ impl World {
                     registers: head.registers,
                     pending: head.pending,
                     tip_chain: tip.map(|branch| branch.chain).unwrap_or_default(),
+                    ..wire::RunState::default()
                 };
                 (row.key.clone(), Replicated::State(Box::new(state)))
             }

@@ -124,7 +124,7 @@ pub enum Broken {
     /// It sent something before it said who it is.
     #[error("it did not open the stream with its info")]
     NotOpened,
-    /// A batch changed on its way. Also its ids may be wrong, so it cannot be set aside: it is sent again (G1).
+    /// A batch or a state changed on its way. Also its ids may be wrong, so it cannot be set aside: it is sent again (G1).
     #[error(
         "entry {sequence} of shard {shard}, of run {key} as far as it can be read, changed on its way: {why}"
     )]
@@ -157,7 +157,7 @@ pub struct Counts {
     pub quarantined: u64,
     /// Entries of such runs.
     pub behind: u64,
-    /// Batches that changed on their way (G1).
+    /// Batches and states that changed on their way (G1).
     pub changed: u64,
     /// Entries that found no room among the exceptions: the watermark stops (E1).
     pub refused: u64,

@@ -100,6 +100,44 @@ fn a_batch_that_changed_on_the_way_ends_its_stream() {
 }
 
 #[test]
+fn a_state_that_changed_on_the_way_ends_its_stream() {
+    // G1: a register with a wrong order would win over every true one.
+    let key = key("w", 1);
+    let register = antipode_proto::core::Register {
+        anchor_event_id: 2,
+        anchor_version: 1,
+        kind: 1,
+        order_version: 1,
+        order_count: 3,
+        ..Default::default()
+    };
+    let sent = antipode_core::sum::sealed(antipode_proto::core::RunState {
+        namespace_id: key.namespace.to_string(),
+        workflow_id: key.workflow.to_string(),
+        run_id: key.run.to_string(),
+        registers: vec![register],
+        ..Default::default()
+    });
+    let take = |state: antipode_proto::core::RunState| {
+        let entries = vec![link::Entry { sequence: 1, entry: Some(link::entry::Entry::State(state)) }];
+        let message = replicate_response::Entries { shard: 1, through: 1, entries, ..Default::default() };
+        let (mut inbox, table, mut states) = alone();
+        let mut cx = Cx { now: Timestamp(0), records: &table, received: &mut states };
+        inbox.message(&mut cx, Message::Entries(message))
+    };
+    let mut changed = sent.clone();
+    changed.registers[0].order_count ^= 1 << 40;
+    let broken = take(changed.clone()).unwrap_err();
+    assert!(matches!(broken, Broken::Changed { sequence: Sequence(1), .. }), "{broken}");
+    assert_eq!(take(sent), Ok(()));
+    // A peer of the previous version sends no sum.
+    assert_eq!(
+        take(antipode_proto::core::RunState { sum: Default::default(), sum_form: 0, ..changed }),
+        Ok(())
+    );
+}
+
+#[test]
 fn another_life_of_the_source_starts_from_nothing() {
     // E2: positions of a life that is over mean nothing in the next.
     let mut world = two();

@@ -81,35 +81,25 @@ impl Engine {
         }
     }
 
-    /// What happens to the batches in a message: the previous version sends no chain value; a bit may flip on the way (G1).
+    /// What happens to the batches and states in a message: the previous version sends no chain value and no sum; a bit may
+    /// flip on the way (G1).
     fn wear(&mut self, sender: usize, payload: &mut Payload) {
         let previous = self.sites[sender].previous;
         let flip = self.setup.net.flip;
-        let mut batches = batches(payload);
-        for batch in &mut batches {
-            if previous {
-                batch.chain.clear();
-            }
+        let mut parts = parts(payload);
+        if previous {
+            parts.iter_mut().for_each(Part::forget);
         }
         // Of what the previous version sent nobody can tell.
-        if batches.is_empty() || previous || flip == 0 || self.random.number() % 1_000 >= u64::from(flip) {
+        if parts.is_empty() || previous || flip == 0 || self.random.number() % 1_000 >= u64::from(flip) {
             return;
         }
-        let nth = self.random.below(batches.len());
-        let batch = &mut *batches[nth];
-        let split = batch.envelope.len();
-        let bit = self.random.below((split + batch.events.len()) * 8);
-        let (part, at) = if bit / 8 < split {
-            (&mut batch.envelope, bit / 8)
-        } else {
-            (&mut batch.events, bit / 8 - split)
-        };
-        let mut bytes = part.to_vec();
-        if let Some(byte) = bytes.get_mut(at) {
-            *byte ^= 1 << (bit % 8);
+        let nth = self.random.below(parts.len());
+        let part = &mut parts[nth];
+        let bit = self.random.below(part.len() * 8);
+        if part.flip(bit) {
+            self.fault("bit flipped");
         }
-        *part = bytes.into();
-        self.fault("bit flipped");
     }
 
     #[expect(clippy::too_many_arguments, reason = "one fact each, made in one place")]
@@ -156,18 +146,73 @@ impl Engine {
     }
 }
 
-/// The batches in a message.
-fn batches(payload: &mut Payload) -> Vec<&mut wire::Batch> {
+/// What of a message is worn.
+enum Part<'a> {
+    Batch(&'a mut wire::Batch),
+    State(&'a mut wire::RunState),
+}
+
+impl Part<'_> {
+    /// As the previous version sends it.
+    fn forget(&mut self) {
+        match self {
+            Self::Batch(batch) => batch.chain.clear(),
+            Self::State(state) => {
+                state.sum.clear();
+                state.sum_form = 0;
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.envelope.len() + batch.events.len(),
+            Self::State(state) => state.encoded_len(),
+        }
+    }
+
+    /// Changes one bit. False: the message would not decode, which ends a connection by itself.
+    fn flip(&mut self, bit: usize) -> bool {
+        let change = |bytes: &[u8], at: usize| {
+            let mut bytes = bytes.to_vec();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << (bit % 8);
+            }
+            bytes
+        };
+        match self {
+            Self::Batch(batch) => {
+                match (bit / 8).checked_sub(batch.envelope.len()) {
+                    None => batch.envelope = change(&batch.envelope, bit / 8).into(),
+                    Some(at) => batch.events = change(&batch.events, at).into(),
+                }
+                true
+            }
+            Self::State(state) => {
+                let decoded = wire::RunState::decode(&*change(&state.encode_to_vec(), bit / 8));
+                decoded.map(|changed| **state = changed).is_ok()
+            }
+        }
+    }
+}
+
+/// The batches and states in a message.
+fn parts(payload: &mut Payload) -> Vec<Part<'_>> {
+    use antipode_proto::link::entry::Entry;
     match payload {
         Payload::ToReceiver(replicate_response::Message::Entries(entries)) => entries
             .entries
             .iter_mut()
             .filter_map(|entry| match &mut entry.entry {
-                Some(antipode_proto::link::entry::Entry::Batch(batch)) => Some(batch),
-                _ => None,
+                Some(Entry::Batch(batch)) => Some(Part::Batch(batch)),
+                Some(Entry::State(state)) => Some(Part::State(state)),
+                None => None,
             })
             .collect(),
-        Payload::FetchAnswer { answer: Ok(response), .. } => response.batches.iter_mut().collect(),
+        Payload::FetchAnswer { answer: Ok(response), .. } => {
+            let batches = response.batches.iter_mut().map(Part::Batch);
+            batches.chain(response.state.iter_mut().map(Part::State)).collect()
+        }
         _ => Vec::new(),
     }
 }
