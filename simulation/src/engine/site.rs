@@ -8,8 +8,12 @@ use std::{
 use antipode_core::{
     ids::{Incarnation, RunId, RunKey, ShardId, Timestamp},
     namespace::Record,
+    task::TaskRef,
 };
-use antipode_history::api::{Applied, Refusal, Reply};
+use antipode_history::{
+    api::{Applied, Refusal, Reply, TaskKind},
+    token,
+};
 use antipode_persistence::memory::{Fault, MemoryStore};
 use antipode_proto::api::history::v1::HistoryEvent;
 use antipode_replicator::{inbox::Call, records::Table, selection::KnownStates};
@@ -33,7 +37,7 @@ pub(crate) enum Asker {
     /// A client's call.
     Call(usize),
     /// A worker that takes an offered task, and whether the region may write when it asks.
-    Take { writable: bool },
+    Take { writable: bool, offered: TaskRef },
     /// A worker that brings a task back.
     Bring { worker: usize, task: u64 },
     /// A link's receiver: entries of its stream.
@@ -246,19 +250,43 @@ impl Engine {
     ) -> Result<(), Failure> {
         match self.sites[site].waiting.remove(&ticket) {
             Some(Asker::Call(call)) => self.call_answered(site, call, answer),
-            Some(Asker::Take { writable }) => {
-                if let (false, Ok(Reply::WorkflowTask(..) | Reply::ActivityTask(_))) = (writable, &answer) {
-                    let name = self.name(site).to_string();
-                    self.find(
-                        "V17",
-                        format!("{name} hands out a task though the namespace is active elsewhere"),
-                    );
-                }
+            Some(Asker::Take { writable, offered }) => {
+                self.check_handed_out(site, writable, &offered, &answer);
                 self.task_taken(site, answer)
             }
             Some(Asker::Bring { worker, task }) => self.task_brought(worker, site, task, answer),
             Some(Asker::Fetch { token }) => self.fetched(site, token, answer),
             _ => Ok(()),
+        }
+    }
+
+    /// A passive region hands out no task (V17), and a task that was offered is started for the event that it was offered for:
+    /// on another branch the id may name another event, of another task queue (A5). A transient workflow task has no event; it
+    /// takes the version under which it is started.
+    fn check_handed_out(
+        &mut self,
+        site: usize,
+        writable: bool,
+        offered: &TaskRef,
+        answer: &Result<Reply, Refusal>,
+    ) {
+        let token = match answer {
+            Ok(Reply::WorkflowTask(task, _)) => &task.task_token,
+            Ok(Reply::ActivityTask(task)) => &task.task_token,
+            _ => return,
+        };
+        let name = self.name(site).to_string();
+        if !writable {
+            self.find("V17", format!("{name} hands out a task though the namespace is active elsewhere"));
+        }
+        let Ok(token) = token::decode(token) else { return };
+        let mut started = token.task;
+        if token.kind == TaskKind::Workflow && started.attempt > 1 {
+            started.version = offered.version;
+        }
+        if started != *offered {
+            let workflow = &token.key.workflow;
+            self.find("A5", format!("{workflow}: {name} offered task {offered:?} and started {started:?}"));
         }
     }
 

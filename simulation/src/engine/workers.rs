@@ -81,7 +81,7 @@ impl Engine {
             sticky: offer.sticky,
             ..Default::default()
         };
-        let (workflow, run) = (offer.key.workflow_key(), Some(offer.key.run));
+        let (workflow, run, offered) = (offer.key.workflow_key(), Some(offer.key.run), offer.task.clone());
         let operation = match offer.kind {
             TaskKind::Workflow => Operation::WorkflowTaskStart { task: offer.task, poll },
             TaskKind::Activity => Operation::ActivityTaskStart { task: offer.task, poll },
@@ -89,7 +89,7 @@ impl Engine {
         let now = self.local(site);
         let ticket = self.sites[site].region.request(now, Request { workflow, run, operation });
         let writable = self.believes_writable(site);
-        self.sites[site].waiting.insert(ticket, Asker::Take { writable });
+        self.sites[site].waiting.insert(ticket, Asker::Take { writable, offered });
         self.tend(site)
     }
 
