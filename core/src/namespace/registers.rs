@@ -169,6 +169,19 @@ impl Phase {
     }
 }
 
+/// In place of the life that minted a version: two did. No life is that one, so the owner mints again (G2).
+const MINTED_TWICE: Incarnation = Incarnation(u64::MAX);
+
+/// Which life minted one version, of two accounts.
+fn joined(one: Incarnation, other: Incarnation) -> Incarnation {
+    let unknown = Incarnation::default();
+    match (one, other) {
+        _ if one == other || other == unknown => one,
+        _ if one == unknown => other,
+        _ => MINTED_TWICE,
+    }
+}
+
 /// Who is active, under which version. Ordered by (version, step); only the owner of a version writes steps under it (F1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Failover {
@@ -180,14 +193,20 @@ pub struct Failover {
     pub active: String,
     /// Hand-over under way.
     pub phase: Phase,
-    /// Life of the owner's store in which the version was minted; 0: not known (E2).
+    /// Life of the owner's store in which the version was minted; 0: not known (E2). A store that is restored to a time before may
+    /// mint a version again: who hears of both keeps neither.
     pub life: Incarnation,
 }
 
 impl Failover {
     pub(super) fn merge(&mut self, other: &Self) {
+        let same = self.version == other.version;
+        let life = joined(self.life, other.life);
         if other > self {
             *self = other.clone();
+        }
+        if same {
+            self.life = life;
         }
     }
 }

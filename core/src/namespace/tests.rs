@@ -117,6 +117,40 @@ fn a_version_of_another_life_may_not_be_written_under() {
 }
 
 #[test]
+fn a_version_that_two_lives_minted_is_nobodys() {
+    // G2: east was restored to a time before it minted 11, and minted 11 again before it heard of the first.
+    let regions = regions();
+    let east = act(&regions, "east");
+    let mint = |life| {
+        let forced = Forced { seen_max: version(1), ..Forced::default() };
+        global(&["east", "west"]).force(&east, forced).unwrap().minted_in(Incarnation(life))
+    };
+    let join = |a: &Record, b: &Record| {
+        let mut joined = a.clone();
+        joined.merge(b);
+        joined
+    };
+    let (first, second) = (mint(7), mint(8));
+    let both = join(&first, &second);
+    assert_eq!(both, join(&second, &first));
+    for life in [7, 8] {
+        assert!(both.is_of_another_life("east", Incarnation(life)));
+        // Whatever comes late of either account changes nothing, and a step that one of them took does not hide the other.
+        assert_eq!(join(&both, &mint(life)), both);
+        let undone = mint(life).begin_drain(&east, "west", "op", Timestamp(9)).unwrap();
+        let undone = undone.undo_drain(&east, "op").unwrap();
+        assert!(join(&both, &undone).is_of_another_life("east", Incarnation(life)));
+        assert!(join(&mint(15 - life), &undone).is_of_another_life("east", Incarnation(life)));
+    }
+    let again = both.force(&east, Forced { seen_max: version(11), ..Forced::default() }).unwrap();
+    let again = again.minted_in(Incarnation(8));
+    assert_eq!(join(&both, &again).standing_in("east", Incarnation(8)), Standing::Writable(version(21)));
+    // From a region that does not know lives, nothing follows.
+    assert_eq!(join(&first, &mint(0)), first);
+    assert_eq!(Record::from_bytes(&both.to_bytes()).unwrap(), both);
+}
+
+#[test]
 fn a_handover_goes_step_by_step_and_only_by_the_owner() {
     // F1
     let regions = regions();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use antipode_core::{digest::digest, identity::Key, ids::RunId, run::Run, version_history::VersionHistory};
+use antipode_core::{chain::ChainValue, digest::digest, identity::Key, ids::RunId, run::Run, version_history::VersionHistory};
 use antipode_proto::api::enums::v1::WorkflowExecutionStatus as Status;
 
 use super::{
@@ -62,8 +62,8 @@ impl Engine {
         let mut digests = Vec::new();
         for site in sites {
             let runs = self.sites[*site].region.stored_runs(&key)?;
-            let found: BTreeMap<RunId, String> =
-                runs.iter().map(|(id, kept)| (*id, digest(&kept.run))).collect();
+            let found: BTreeMap<RunId, (String, ChainValue)> =
+                runs.iter().map(|(id, kept)| (*id, (digest(&kept.run), kept.run.tip()))).collect();
             digests.push((*site, found));
         }
         let Some(((first, wanted), others)) = digests.split_first() else { return Ok(()) };

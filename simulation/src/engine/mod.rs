@@ -46,6 +46,8 @@ use crate::{
 
 /// The namespace's name.
 pub const NAMESPACE: &str = "default";
+/// So many things do not happen at one moment.
+const STANDSTILL: u64 = 50_000;
 /// Where virtual time begins.
 const BEGIN: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
@@ -85,12 +87,17 @@ pub enum Failure {
     /// A setup or step that names something that is not there.
     #[error("{0}")]
     Script(String),
+    /// The same things happen again and again at one moment.
+    #[error("time stands still: {0} things happened since it was {1}")]
+    Standstill(u64, Span),
 }
 
 /// The simulated world.
 pub struct Engine {
     /// Virtual time.
     pub now: Timestamp,
+    /// The step at which it moved last.
+    moment: u64,
     /// Hash and recording.
     pub trace: Trace,
     /// Interesting states.
@@ -146,6 +153,7 @@ impl Engine {
         });
         let mut engine = Self {
             now: BEGIN,
+            moment: 0,
             trace: Trace::new(BEGIN, recording),
             seen: Seen::default(),
             findings: Vec::new(),
@@ -257,9 +265,15 @@ impl Engine {
     /// [`Failure`].
     pub fn step(&mut self) -> Result<bool, Failure> {
         let Some(((at, _), due)) = self.queue.pop_first() else { return Ok(false) };
+        if at > self.now {
+            self.moment = self.trace.step;
+        }
         self.now = self.now.max(at);
         self.trace.now = self.now;
         self.trace.step += 1;
+        if self.trace.step - self.moment > STANDSTILL {
+            return Err(Failure::Standstill(STANDSTILL, self.elapsed()));
+        }
         match due {
             Due::Arrive(envelope) => self.arrive(*envelope)?,
             Due::Commit { site, life, shard } => self.commit_ends(site, life, shard)?,

@@ -300,7 +300,8 @@ impl Engine {
             for (id, kept) in &runs {
                 let (Some(other), Some(theirs)) = (firsts.get(id), digests.get(id)) else { continue };
                 let mine = if Arc::ptr_eq(kept, other) { theirs.clone() } else { digest(&kept.run) };
-                if mine != *theirs {
+                // The digest names the branches; which of them is current follows, by the same rule everywhere (R311, G2).
+                if mine != *theirs || kept.run.tip() != other.run.tip() {
                     self.find(
                         "V09",
                         format!(

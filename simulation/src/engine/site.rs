@@ -310,7 +310,7 @@ impl Engine {
         }
         for (run, words) in std::mem::take(&mut self.sites[site].region.alarms) {
             // G2: only a region that was set back in time writes a place again.
-            if self.seen.count(State::Restored.name()) == 0 {
+            if self.watch.restores == 0 {
                 let name = self.name(site).to_string();
                 self.find("G2", format!("{name}, {run}: one owner wrote the same place twice: {words}"));
             }

@@ -34,10 +34,11 @@ pub fn rest(machine: &Machine<'_>, state: &mut State) -> Checked {
     }
     for (id, run) in &runs[0] {
         for (other, node) in runs.iter().zip(&state.nodes).skip(1) {
-            let there = other.get(id).map(digest).unwrap_or_default();
-            if digest(run) != there {
+            // The digest names the branches; which of them is current follows, by the same rule everywhere (R311, G2).
+            let portrait = |run: &Run| (digest(run), run.tip());
+            if other.get(id).map(portrait) != Some(portrait(run)) {
                 let words = format!(
-                    "V09: {} and {}: digests of {} differ",
+                    "V09: {} and {}: they hold different runs of {}",
                     NAMES0, node.region.name, run.key.workflow
                 );
                 return fail(words);
