@@ -21,6 +21,9 @@ fn broken(error: &dyn std::fmt::Display) -> Error {
     Error::Pure(error.to_string())
 }
 
+/// Longest wait between two acts of the dense world, milliseconds.
+const DENSE_MILLIS: i64 = 8;
+
 /// A run as a store holds it.
 struct Stored {
     key: RunKey,
@@ -109,15 +112,24 @@ pub fn fold(seconds: u64) -> Result<(), Error> {
 pub fn simulate(seeds: u64) -> Result<(), Error> {
     println!("| faults | steps/s | transitions/s | transitions a virtual second | virtual over wall |");
     println!("|---|---|---|---|---|");
-    for profile in [Profile::Calm, Profile::HandOver, Profile::Store, Profile::Partition, Profile::All] {
-        let options = Options { profile, ..Options::default() };
+    let profiles = [Profile::Calm, Profile::HandOver, Profile::Store, Profile::Partition, Profile::All];
+    let mut worlds =
+        profiles.map(|profile| (profile.name(), seeds, Options { profile, ..Options::default() })).to_vec();
+    // Clients that hardly wait, for longer: a world with 50 transitions and more in each virtual second.
+    let dense = Options {
+        profile: Profile::Calm,
+        steps: 20_000,
+        pace: Some(Span::millis(DENSE_MILLIS)),
+        ..Options::default()
+    };
+    worlds.push(("calm, dense", seeds.div_ceil(10), dense));
+    for (name, seeds, options) in worlds {
         let began = clock::now();
         let summary = campaign::run(1..seeds + 1, &options, 1, false, &|_, _, _| {});
         let took = began.elapsed().as_secs_f64();
         let virtual_seconds = summary.virtual_nanos as f64 / 1e9;
         println!(
-            "| {} | {:.0} | {:.0} | {:.0} | {:.0} |",
-            profile.name(),
+            "| {name} | {:.0} | {:.0} | {:.0} | {:.0} |",
             summary.steps as f64 / took,
             summary.transitions as f64 / took,
             summary.transitions as f64 / virtual_seconds.max(1e-9),

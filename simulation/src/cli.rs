@@ -51,7 +51,7 @@ pub struct WorldArguments {
 
 impl WorldArguments {
     fn options(&self) -> Options {
-        Options { regions: usize::from(self.regions), profile: self.faults, steps: self.steps }
+        Options { regions: usize::from(self.regions), profile: self.faults, steps: self.steps, pace: None }
     }
 }
 

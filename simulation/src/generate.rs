@@ -79,11 +79,13 @@ pub struct Options {
     pub profile: Profile,
     /// Steps of the scheduler before everything heals.
     pub steps: u64,
+    /// Longest wait between two acts; none: each seed draws its own.
+    pub pace: Option<Span>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { regions: 3, profile: Profile::All, steps: 2_000 }
+        Self { regions: 3, profile: Profile::All, steps: 2_000, pace: None }
     }
 }
 
@@ -240,7 +242,7 @@ pub fn run(seed: u64, options: &Options, recorded: bool) -> Result<(Outcome, Scr
     // Where closed runs are deleted minutes pass, and regions are away for as long.
     let short = setup.retention < Setup::default().retention;
     let longest = if short { 800 } else { 10 + i64::try_from(random.below(60)).unwrap_or(0) };
-    let pace = [Span::millis(1), Span::millis(longest)];
+    let pace = [Span::millis(1), options.pace.unwrap_or(Span::millis(longest))];
     let mut author =
         Author { random, weights, engine, steps: Vec::new(), count: 0, workflows, pace, short, follow: None };
     while author.engine.steps() < options.steps && author.engine.findings.is_empty() {

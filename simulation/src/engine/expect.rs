@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use antipode_core::{chain::ChainValue, digest::digest, identity::Key, ids::RunId, run::Run, version_history::VersionHistory};
+use antipode_core::{
+    chain::ChainValue, digest::digest, identity::Key, ids::RunId, run::Run, version_history::VersionHistory,
+};
 use antipode_proto::api::enums::v1::WorkflowExecutionStatus as Status;
 
 use super::{
