@@ -1,8 +1,12 @@
 //! Scenarios: YAML files that say what happens and what must be so then. What is wrong with a file is said with line, column
 //! and what was expected.
 
+mod acts;
 mod check;
+mod expectation;
+mod places;
 mod words;
+mod yaml;
 
 use std::{
     collections::BTreeMap,
@@ -92,10 +96,23 @@ impl Outcome {
 /// [`Malformed`].
 pub fn parse(file: &str, text: &str) -> Result<Script, Malformed> {
     let wrong = |why: String| Malformed { file: file.to_string(), why };
-    let script: Script = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let script: Script = serde_saphyr::from_str(text).map_err(|error| wrong(yaml::words(&error, text)))?;
     match check::wrong(&script, text) {
         Some(why) => Err(wrong(why)),
         None => Ok(script),
+    }
+}
+
+/// Reads a scenario from the bytes of a file.
+///
+/// # Errors
+/// [`Malformed`], also when the bytes are no text.
+pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Script, Malformed> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse(file, text),
+        Err(error) => {
+            Err(Malformed { file: file.to_string(), why: yaml::no_text(bytes, error.valid_up_to()) })
+        }
     }
 }
 

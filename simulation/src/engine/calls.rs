@@ -51,6 +51,18 @@ pub(crate) enum Outcome {
     GaveUp,
 }
 
+impl Outcome {
+    /// As an expectation writes it.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Waiting => "waiting".to_string(),
+            Self::Ok(_) => "ok".to_string(),
+            Self::Refused(why) => format!("refused: {why}"),
+            Self::GaveUp => "given-up".to_string(),
+        }
+    }
+}
+
 /// A client's call.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -125,7 +137,7 @@ impl Engine {
     pub(crate) fn run_of(&self, start: &str) -> Result<RunId, Failure> {
         match self.calls.by_id(start).map(|call| &call.outcome) {
             Some(Outcome::Ok(Some(run))) => Ok(*run),
-            Some(other) => Err(Failure::Script(format!("the start `{start}` has no run: {other:?}"))),
+            Some(other) => Err(Failure::Script(format!("the start `{start}` has no run: {}", other.words()))),
             None => Err(Failure::Script(format!("there is no start with the request id `{start}`"))),
         }
     }

@@ -1,5 +1,7 @@
 //! Steps of a script become acts.
 
+use std::fmt;
+
 use super::{
     Engine, Failure,
     calls::What,
@@ -47,6 +49,28 @@ impl Step {
         .into_iter()
         .filter(|set| *set)
         .count()
+    }
+}
+
+/// As a scenario writes it.
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |name: &str, value: &str| (!value.is_empty()).then(|| format!("{name}: {value}"));
+        let some = |name: &str, value: &Option<String>| word(name, value.as_deref().unwrap_or_default());
+        let fields = [
+            word("in", &self.region),
+            word("workflow", &self.workflow),
+            some("event", &self.event),
+            some("phase", &self.phase),
+            self.version.map(|version| format!("version: {version}")),
+            some("holds", &self.holds),
+            some("answered", &self.answered),
+            self.committing.then(|| "committing: true".to_string()),
+            self.attempt.map(|attempt| format!("attempt: {attempt}")),
+            some("seen", &self.seen),
+            self.times.map(|times| format!("times: {times}")),
+        ];
+        write!(f, "{{{}}}", fields.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -176,7 +200,10 @@ impl Engine {
         while !self.is_moment(moment)? {
             let nothing_left = self.next_at().is_none_or(|at| at > end);
             if nothing_left || !self.findings.is_empty() {
-                self.find("expect", format!("this moment never came: {moment:?}"));
+                self.find(
+                    "expect",
+                    format!("this moment never came, nor within {MOMENT_PATIENCE}: `on: {moment}`"),
+                );
                 return Ok(());
             }
             self.step()?;

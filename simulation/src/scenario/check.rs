@@ -2,10 +2,14 @@
 //! workflows do what a workflow can do. A name that is wrong is said with its line and column, and with what could stand there;
 //! so an expectation cannot hold only because nothing has its name.
 
-use super::words::Names;
+use super::{
+    acts::{LONGEST, act_wrong, order_wrong, span_wrong, twice},
+    expectation::{expect_wrong, moment_wrong, silent_wrong},
+    places::{Places, Wrong},
+    words::Names,
+};
 use crate::engine::{
-    program::Act,
-    script::{Expect, LinkStep, NetSetup, Script, Setup, StartStep, Step},
+    script::{Expect, LinkStep, NetSetup, RegionSetup, Script, Setup, StartStep, Step},
     seen::State,
     span::Span,
 };
@@ -39,45 +43,95 @@ const FAULTS: [&str; 23] = [
 
 /// The first thing that is wrong, with line and column.
 pub(super) fn wrong(script: &Script, text: &str) -> Option<String> {
-    let count = script.world.regions.len();
-    if !(1..=5).contains(&count) {
-        return Some(format!("`regions` has {count}: expected 1 to 5"));
+    let places = Places::of(text);
+    if let Some(wrong) = world_wrong(&script.world) {
+        return Some(wrong.below(&["world"]).told(&places));
     }
     let known: Vec<&str> = script.world.regions.iter().map(|region| region.name.as_str()).collect();
-    let world = script.world.members.iter().chain(std::iter::once(&script.world.active));
-    if let Some(name) = world.filter(|name| !name.is_empty()).find(|name| !known.contains(&name.as_str())) {
-        return Some(format!("{}{}", at(text, 0, name), no_region(name, &known)));
-    }
-    if let Some((word, why)) = world_wrong(&script.world) {
-        return Some(format!("{}{why}", at(text, 0, word)));
-    }
     let names = Names::of(script);
     // What waits for a feature may name what only that feature makes: a child.
     let names = script.pending.is_none().then_some(names);
+    let told = |index: usize, wrong: Wrong| wrong.below(&["steps", &index.to_string()]).told(&places);
     script
         .steps
         .iter()
         .enumerate()
-        .find_map(|(index, step)| step_wrong(step, text, index, &known, names.as_ref()))
+        .find_map(|(index, step)| {
+            silent_wrong(&places, &index.to_string())
+                .or_else(|| step_wrong(step, index, &known, names.as_ref()))
+                .map(|wrong| told(index, wrong))
+        })
+        .or_else(|| order_wrong(script).map(|(index, wrong)| told(index, wrong)))
 }
 
 /// What no world can be: the field, and what was expected.
-fn world_wrong(world: &Setup) -> Option<(&'static str, String)> {
-    if let Some(region) = world.regions.iter().find(|region| !(1..=1_024).contains(&region.shards)) {
-        return Some(("shards", format!("`shards: {}`: expected 1 to 1024", region.shards)));
+fn world_wrong(world: &Setup) -> Option<Wrong> {
+    let count = world.regions.len();
+    if !(1..=5).contains(&count) {
+        return Some(Wrong::key(&["regions"], format!("`regions` has {count}: expected 1 to 5")));
     }
-    if world.retention.0 < 0 {
-        return Some((
-            "retention",
-            format!("`retention: {}`: expected 0s, for ever, or more", world.retention),
-        ));
-    }
-    backwards("commit", world.commit)
+    let found = world.regions.iter().enumerate().find_map(|(index, region)| {
+        region_wrong(world, index, region).map(|wrong| wrong.below(&["regions", &index.to_string()]))
+    });
+    let key = |field: &str, why: String| Wrong::key(&[field], why);
+    found
+        .or_else(|| members_wrong(world))
+        .or_else(|| {
+            // Versions are 1, 2, 3, … and more of the increment; the next class begins after the last region's.
+            let (least, most) = (u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1).max(2), i32::MAX);
+            let fits = world.increment >= least && i32::try_from(world.increment).is_ok();
+            let why = format!(
+                "`increment: {}`: expected {least} to {most}, more than there are regions",
+                world.increment
+            );
+            (!fits).then(|| key("increment", why))
+        })
+        .or_else(|| span_wrong("retention", world.retention).map(|why| key("retention", why)))
+        .or_else(|| backwards("commit", world.commit))
         .or_else(|| backwards("think", world.think))
-        .or_else(|| net_wrong(&world.net))
+        .or_else(|| net_wrong(&world.net).map(|wrong| wrong.below(&["net"])))
 }
 
-fn net_wrong(net: &NetSetup) -> Option<(&'static str, String)> {
+fn region_wrong(world: &Setup, index: usize, region: &RegionSetup) -> Option<Wrong> {
+    if region.name.is_empty() || region.name == "all" {
+        let why =
+            format!("`name: {}`: expected a name, and not `all`, which stands for every region", region.name);
+        return Some(Wrong::key(&["name"], why));
+    }
+    if world.regions.iter().take(index).any(|other| other.name == region.name) {
+        let why = format!("`name: {}`: expected a name that no other region has", region.name);
+        return Some(Wrong::key(&["name"], why));
+    }
+    if !(1..=1_024).contains(&region.shards) {
+        return Some(Wrong::key(&["shards"], format!("`shards: {}`: expected 1 to 1024", region.shards)));
+    }
+    let far = region.skew.0.unsigned_abs() > LONGEST.0.unsigned_abs();
+    far.then(|| {
+        Wrong::key(&["skew"], format!("`skew: {}`: expected at most {LONGEST}, forward or back", region.skew))
+    })
+}
+
+fn members_wrong(world: &Setup) -> Option<Wrong> {
+    let known: Vec<&str> = world.regions.iter().map(|region| region.name.as_str()).collect();
+    if let Some(name) = world.members.iter().find(|name| !known.contains(&name.as_str())) {
+        return Some(Wrong::word(&["members"], name, no_region(name, &known)));
+    }
+    if let Some(name) = twice(&world.members) {
+        return Some(Wrong::key(
+            &["members"],
+            format!("`{name}` stands there twice: expected each region once"),
+        ));
+    }
+    let active = if world.active.is_empty() { known.first().copied()? } else { &world.active };
+    if !known.contains(&active) {
+        return Some(Wrong::word(&["active"], active, no_region(active, &known)));
+    }
+    let member = world.members.is_empty() || world.members.iter().any(|name| name == active);
+    let why = || format!("`{active}` is active and is not among them: expected a list with it");
+    (!member).then(|| Wrong::key(&["members"], why()))
+}
+
+fn net_wrong(net: &NetSetup) -> Option<Wrong> {
     let shares = [
         ("drop", net.drop),
         ("duplicate", net.duplicate),
@@ -88,87 +142,73 @@ fn net_wrong(net: &NetSetup) -> Option<(&'static str, String)> {
     ];
     let share = shares.into_iter().find(|(_, share)| *share > 1_000);
     share
-        .map(|(field, share)| (field, format!("`{field}: {share}`: expected 0 to 1000, of a thousand")))
+        .map(|(field, share)| {
+            Wrong::key(&[field], format!("`{field}: {share}`: expected 0 to 1000, of a thousand"))
+        })
         .or_else(|| backwards("delay", net.delay))
 }
 
-/// A span of lengths that begins with the longer one.
-fn backwards(field: &'static str, [from, to]: [Span; 2]) -> Option<(&'static str, String)> {
-    (from.0 < 0 || from > to).then(|| {
-        (field, format!("`{field}: [{from}, {to}]`: expected the shortest and the longest, from 0s on"))
+/// A span of lengths that begins with the longer one, or is out of bounds.
+fn backwards(field: &'static str, [from, to]: [Span; 2]) -> Option<Wrong> {
+    (from.0 < 0 || from > to || to > LONGEST).then(|| {
+        let why = format!(
+            "`{field}: [{from}, {to}]`: expected the shortest and the longest, from 0s on and up to {LONGEST}"
+        );
+        Wrong::key(&[field], why)
     })
 }
 
-fn step_wrong(
-    step: &Step,
-    text: &str,
-    index: usize,
-    known: &[&str],
-    names: Option<&Names<'_>>,
-) -> Option<String> {
-    let line = step_line(text, index);
+fn step_wrong(step: &Step, index: usize, known: &[&str], names: Option<&Names<'_>>) -> Option<Wrong> {
     let acts = step.acts();
     if acts != 1 {
-        let place = line.map_or(String::new(), |line| format!("line {line}, column 3: "));
-        return Some(format!(
-            "{place}step {} has {acts} acts: expected exactly one of start, signal, signal_with_start, cancel, terminate, cut, heal, \
+        let why = format!(
+            "step {} has {acts} acts: expected exactly one of start, signal, signal_with_start, cancel, terminate, cut, heal, \
              net, force, hand_over, undo, namespace, crash, fail, slow, skew, backup, restore, hold, redeliver, workers, evict, \
              replay, wait, settle or expect",
             index + 1
-        ));
+        );
+        return Some(Wrong::key(&[], why));
     }
-    let from = line.unwrap_or(1) - 1;
+    if step.at.is_some() && step.after.is_some() {
+        let why = "`at` and `after` say different moments: expected one of them".to_string();
+        return Some(Wrong::key(&["after"], why));
+    }
+    unknown_region(step, known)
+        .or_else(|| act_wrong(step, known))
+        .or_else(|| moment_wrong(step.on.as_ref()?))
+        .or_else(|| unknown_state(step))
+        .or_else(|| expect_wrong(step.expect.as_ref()?, known.len()))
+        .or_else(|| names?.wrong(step).map(|(word, why)| Wrong::word(&[], word, why)))
+        .or_else(|| net_wrong(step.net.as_ref()?).map(|wrong| wrong.below(&["net"])))
+}
+
+fn unknown_region(step: &Step, known: &[&str]) -> Option<Wrong> {
     let mut regions = Vec::new();
     regions_of(step, &mut regions);
-    let unknown = |name: &&&str| !name.is_empty() && **name != "all" && !known.contains(*name);
-    if let Some(name) = regions.iter().find(unknown) {
-        return Some(format!("{}{}", at(text, from, name), no_region(name, known)));
-    }
-    for name in states_of(step) {
-        if !FAULTS.contains(&name) && !State::ALL.iter().any(|state| state.name() == name) {
-            let states: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
-            return Some(format!(
-                "{}nothing is called `{name}`: expected one of {}, {}",
-                at(text, from, name),
-                states.join(", "),
-                FAULTS.join(", ")
-            ));
-        }
-    }
-    if let Some((word, why)) = names.and_then(|names| names.wrong(step)) {
-        return Some(format!("{}{why}", at(text, from, word)));
-    }
-    if let Some((field, why)) = step.net.as_ref().and_then(net_wrong) {
-        return Some(format!("{}{why}", at(text, from, field)));
-    }
-    let words = programs(step).into_iter().flat_map(|start| start.program.iter());
-    words.filter_map(|word| Act::parse(word).err().map(|why| format!("{}{why}", at(text, from, word)))).next()
+    let every = step.expect.as_ref().is_some_and(|expect| expect.region == "all");
+    let name = regions.into_iter().find(|name| {
+        let all = *name == "all" && every;
+        !name.is_empty() && !all && !known.contains(name)
+    })?;
+    let why = if name == "all" {
+        format!("`all` can only be expected of: expected one region of {}", known.join(", "))
+    } else {
+        no_region(name, known)
+    };
+    Some(Wrong::word(&[], name, why))
+}
+
+fn unknown_state(step: &Step) -> Option<Wrong> {
+    let known = |name: &&str| FAULTS.contains(name) || State::ALL.iter().any(|state| state.name() == *name);
+    let name = states_of(step).into_iter().find(|name| !known(name))?;
+    let states: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
+    let why =
+        format!("nothing is called `{name}`: expected one of {}, {}", states.join(", "), FAULTS.join(", "));
+    Some(Wrong::word(&[], name, why))
 }
 
 fn no_region(name: &str, known: &[&str]) -> String {
     format!("there is no region `{name}`: expected one of {}", known.join(", "))
-}
-
-/// Where a word stands, from a line on.
-fn at(text: &str, from: usize, word: &str) -> String {
-    let found = text
-        .lines()
-        .enumerate()
-        .skip(from)
-        .find_map(|(number, line)| column(line, word).map(|at| (number, at)));
-    found.map_or(String::new(), |(number, column)| format!("line {}, column {column}: ", number + 1))
-}
-
-/// The column of a whole word.
-fn column(line: &str, word: &str) -> Option<usize> {
-    let part = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
-    line.match_indices(word)
-        .find(|(start, _)| {
-            let before = line[..*start].chars().next_back();
-            let after = line[start + word.len()..].chars().next();
-            !before.is_some_and(part) && !after.is_some_and(part)
-        })
-        .map(|(start, _)| line[..start].chars().count() + 1)
 }
 
 fn programs(step: &Step) -> Vec<&StartStep> {
@@ -210,22 +250,4 @@ fn regions_of<'a>(step: &'a Step, names: &mut Vec<&'a str>) {
         names.extend(active.iter().map(String::as_str));
         names.extend(members.iter().flatten().map(String::as_str));
     }
-}
-
-/// The line on which a step begins.
-fn step_line(text: &str, index: usize) -> Option<usize> {
-    let mut in_steps = false;
-    let mut count = 0;
-    for (number, line) in text.lines().enumerate() {
-        if line.starts_with("steps:") {
-            in_steps = true;
-        } else if in_steps && line.trim_start().starts_with("- ") && line.len() - line.trim_start().len() <= 2
-        {
-            if count == index {
-                return Some(number + 1);
-            }
-            count += 1;
-        }
-    }
-    None
 }

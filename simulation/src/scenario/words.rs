@@ -68,10 +68,6 @@ impl<'a> Names<'a> {
         let on = step.on.as_ref()?;
         one_of("phase", on.phase.as_deref(), &PHASE)
             .or_else(|| one_of("holds", on.holds.as_deref(), &HOLDS))
-            .or_else(|| {
-                let event = on.event.as_deref().filter(|event| !is_event(event))?;
-                Some((event, format!("`event: {event}`: expected an event as in `12@1`")))
-            })
             .or_else(|| known("call with the request id", on.answered.as_deref()?, &self.calls))
             .or_else(|| known("workflow", &on.workflow, &self.workflows))
     }
@@ -129,9 +125,4 @@ fn known<'a>(what: &str, name: &'a str, names: &BTreeSet<&str>) -> Option<(&'a s
         format!("expected one of {}", names.join(", "))
     };
     Some((name, format!("no step makes a {what} `{name}`: {expected}")))
-}
-
-fn is_event(text: &str) -> bool {
-    text.split_once('@')
-        .is_some_and(|(id, version)| id.parse::<i64>().is_ok() && version.parse::<i64>().is_ok())
 }
