@@ -1,6 +1,8 @@
 //! Many seeds: run side by side, told one after the other. A campaign fails when a seed fails, when an interesting state was
 //! never reached, or when too little happened for its silence to mean anything.
 
+pub mod expected;
+
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -15,17 +17,10 @@ use serde::Serialize;
 
 use crate::{
     engine::seen::{Seen, State},
-    generate::{self, Options, Profile},
+    generate::{self, Options},
     scenario::Outcome,
     trace::Finding,
 };
-
-/// What must happen in a hundred seeds, at least, when all faults may come.
-pub const MINIMA: [(&str, u64); 3] =
-    [("acknowledged calls", 2_000), ("failovers that took effect", 100), ("divergences", 50)];
-
-/// Seeds below which a state that was not reached says nothing.
-pub const SEEDS_FOR_COVERAGE: u64 = 100;
 
 /// A seed that failed.
 #[derive(Clone, Debug, Serialize)]
@@ -85,10 +80,11 @@ pub fn run(
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || stopped.load(Ordering::Relaxed) {
-                        return;
-                    }
+                    // The last seed may be the last number there is: no counting beyond the end.
+                    let seed = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seed| {
+                        (seed < seeds.end).then(|| seed.saturating_add(1))
+                    });
+                    let Some(seed) = seed.ok().filter(|_| !stopped.load(Ordering::Relaxed)) else { return };
                     let result = generate::run(seed, options, false).map(|(outcome, _)| outcome);
                     let failed = result.as_ref().ok().and_then(|outcome| {
                         outcome.findings.first().map(|finding| Failed { seed, finding: finding.clone() })
@@ -150,27 +146,45 @@ impl Summary {
         self.seen.count(State::Branched.name()) + self.seen.count(State::TwoRuns.name())
     }
 
-    /// What is missing for this campaign to mean something; empty: nothing.
+    /// Why the campaign is not judged by what it reached; none: it is.
+    #[must_use]
+    pub fn not_judged(&self, options: &Options) -> Option<String> {
+        expected::too_little(options, self.seeds)
+    }
+
+    /// What is missing for this campaign to mean something; empty: nothing, or it is not judged.
     #[must_use]
     pub fn gaps(&self, options: &Options) -> Vec<String> {
-        if options.profile != Profile::All || options.regions < 3 || self.seeds < SEEDS_FOR_COVERAGE {
+        if self.not_judged(options).is_some() {
             return Vec::new();
         }
         let mut gaps: Vec<String> = State::ALL
             .iter()
-            .filter(|state| state.is_expected() && self.seen.count(state.name()) == 0)
+            .filter(|state| expected::is_expected(**state, options, self.seeds))
+            .filter(|state| self.seen.count(state.name()) == 0)
             .map(|state| format!("never reached: {} ({})", state.name(), state.meaning()))
             .collect();
-        let found = [self.acknowledged, self.failovers, self.divergences()];
-        for ((what, minimum), found) in MINIMA.iter().zip(found) {
-            if found * 100 < minimum * self.seeds {
-                gaps.push(format!(
-                    "too few {what}: {} per 100 seeds, expected {minimum}",
-                    found * 100 / self.seeds.max(1)
-                ));
-            }
-        }
+        gaps.extend(self.minima(options).into_iter().filter(|minimum| !minimum.is_met()).map(|minimum| {
+            format!(
+                "too few {}: {} per 100 seeds, expected {}",
+                minimum.what, minimum.per_hundred_seeds, minimum.expected
+            )
+        }));
         gaps
+    }
+
+    /// How much happened, and how much must.
+    #[must_use]
+    pub fn minima(&self, options: &Options) -> Vec<Minimum> {
+        let found = [self.acknowledged, self.failovers, self.divergences()];
+        let expected = expected::minima(options);
+        let all = expected::COUNTED.into_iter().zip(found).zip(expected);
+        all.map(|((what, found), expected)| Minimum {
+            what,
+            per_hundred_seeds: found.saturating_mul(100) / self.seeds.max(1),
+            expected,
+        })
+        .collect()
     }
 
     /// Nothing failed and nothing is missing.
@@ -178,4 +192,83 @@ impl Summary {
     pub fn is_good(&self, options: &Options) -> bool {
         self.failed.is_empty() && self.worlds.is_empty() && self.gaps(options).is_empty()
     }
+
+    /// With all that decides whether it is good, for whoever reads JSON.
+    #[must_use]
+    pub fn report(&self, options: &Options) -> Report<'_> {
+        Report {
+            profile: options.profile.name(),
+            regions: options.regions,
+            steps_each: options.steps,
+            good: self.is_good(options),
+            not_judged: self.not_judged(options),
+            gaps: self.gaps(options),
+            minima: self.minima(options),
+            divergences: self.divergences(),
+            states: State::ALL
+                .iter()
+                .map(|state| Reached {
+                    state: state.name(),
+                    count: self.seen.count(state.name()),
+                    expected: self.not_judged(options).is_none()
+                        && expected::is_expected(*state, options, self.seeds),
+                })
+                .collect(),
+            summary: self,
+        }
+    }
+}
+
+/// How much of something happened, and how much must.
+#[derive(Clone, Debug, Serialize)]
+pub struct Minimum {
+    /// What is counted.
+    pub what: &'static str,
+    /// How often it happened in a hundred seeds.
+    pub per_hundred_seeds: u64,
+    /// How often it must.
+    pub expected: u64,
+}
+
+impl Minimum {
+    fn is_met(&self) -> bool {
+        self.per_hundred_seeds >= self.expected
+    }
+}
+
+/// An interesting state, reached or not.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reached {
+    /// Its name.
+    pub state: &'static str,
+    /// How often.
+    pub count: u64,
+    /// Whether this campaign fails without it.
+    pub expected: bool,
+}
+
+/// A summary, and why it is good or not.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report<'a> {
+    /// The faults that might come.
+    pub profile: &'static str,
+    /// Regions.
+    pub regions: usize,
+    /// Steps of a seed before everything heals.
+    pub steps_each: u64,
+    /// Nothing failed and nothing is missing: exit code 0.
+    pub good: bool,
+    /// Why states and minima are not judged; none: they are.
+    pub not_judged: Option<String>,
+    /// What is missing.
+    pub gaps: Vec<String>,
+    /// How much happened, and how much must.
+    pub minima: Vec<Minimum>,
+    /// Runs that two regions went on with differently.
+    pub divergences: u64,
+    /// All interesting states, also those that were not reached.
+    pub states: Vec<Reached>,
+    /// The counts.
+    #[serde(flatten)]
+    pub summary: &'a Summary,
 }

@@ -45,7 +45,7 @@ pub struct WorldArguments {
     #[arg(long, default_value = "all", value_name = "PROFILE", value_parser = profile)]
     pub faults: Profile,
     /// Steps of the scheduler a seed takes before everything heals.
-    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: u64,
 }
 
@@ -141,7 +141,7 @@ pub struct ExploreArguments {
     #[arg(long)]
     pub stop: bool,
     /// Only those that explore fewer states than this.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "program")]
     pub below: Option<u64>,
 }
 
@@ -213,7 +213,7 @@ fn run_seeds(arguments: &RunArguments, out: &mut dyn Write) -> Done {
         return Ok(BAD);
     }
     if arguments.json {
-        let text = serde_json::to_string_pretty(&summary).map_err(|error| said(&error))?;
+        let text = serde_json::to_string_pretty(&summary.report(&options)).map_err(|error| said(&error))?;
         writeln!(out, "{text}")?;
     } else {
         tell_summary(&summary, &options, seconds, out)?;
@@ -278,6 +278,9 @@ fn tell_summary(
     }
     for gap in summary.gaps(options) {
         writeln!(out, "{gap}")?;
+    }
+    if let Some(why) = summary.not_judged(options) {
+        writeln!(out, "not judged: {why}")?;
     }
     writeln!(out, "trace hash {}", summary.hash)?;
     Ok(())
@@ -369,9 +372,8 @@ fn moment(nanos: i64) -> String {
 
 fn read(path: &Path) -> Result<Script, Trouble> {
     let file = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| said(&format!("{file} cannot be read: {error}")))?;
-    scenario::parse(&file, &text).map_err(|error| said(&error))
+    let bytes = std::fs::read(path).map_err(|error| said(&format!("{file} cannot be read: {error}")))?;
+    scenario::parse_bytes(&file, &bytes).map_err(|error| said(&error))
 }
 
 fn shrink_seed(arguments: &ShrinkArguments, out: &mut dyn Write) -> Done {
@@ -480,7 +482,14 @@ fn explore_programs(arguments: &ExploreArguments, out: &mut dyn Write) -> Done {
         None if arguments.all || arguments.below.is_some() => {
             let wanted =
                 |program: &&explore::Program| arguments.below.is_none_or(|below| program.states < below);
-            programs.iter().filter(wanted).collect()
+            let chosen: Vec<_> = programs.iter().filter(wanted).collect();
+            if let (true, Some(below)) = (chosen.is_empty(), arguments.below) {
+                let least = programs.iter().map(|program| program.states).min().unwrap_or_default();
+                return Err(Trouble::Said(format!(
+                    "--below {below}: no program explores fewer than {below} states: expected more than {least}"
+                )));
+            }
+            chosen
         }
         None => {
             for program in programs {

@@ -93,14 +93,6 @@ states! {
     Resurrected "resurrected" "a deleted run came back, because its events went on under a higher version"
 }
 
-impl State {
-    /// Must a hundred seeds with all faults reach it? What only a profile of its own or a scenario can reach, need not.
-    #[must_use]
-    pub fn is_expected(self) -> bool {
-        !matches!(self, Self::Restored | Self::MembersChanged | Self::LateDuplicate | Self::Resurrected)
-    }
-}
-
 /// How often each was reached, and other counts by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Seen {
