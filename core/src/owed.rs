@@ -12,7 +12,7 @@ use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
 use crate::{
     batch::{Batch, EventIdentity},
     identity::{ExternalKind, Identity},
-    ids::{EventId, FailoverVersion, RunId},
+    ids::{EventId, FailoverVersion, RunId, RunOrder},
     run::{Pending, Run},
 };
 
@@ -130,11 +130,11 @@ impl Run {
         continues != Some(successor.key.run)
     }
 
-    /// Whether this run continues into that one only on a branch that lost, and outranks it: what follows a losing branch is
-    /// lost with it (B1, B7).
+    /// Whether this run continues into that one only on a branch that lost, and outranks what descends from there, which has this
+    /// order: what follows a losing branch is lost with it (B1, B7).
     #[must_use]
-    pub fn lost_with_branch(&self, successor: &Self) -> bool {
-        self.left(successor) && successor.order() < self.order()
+    pub fn lost_with_branch(&self, successor: &Self, order: RunOrder) -> bool {
+        self.left(successor) && order < self.order()
     }
 
     /// Whether that run, which a branch of this one that lost continued into, outranks it: then this run's current branch leads

@@ -73,12 +73,22 @@ fn next_delay(failure: &Failure) -> Option<Nanos> {
 pub fn interval(policy: &RetryPolicy, attempt: i32) -> Nanos {
     let initial = policy.initial_interval.as_ref().map(Nanos::from_proto).unwrap_or_default();
     let maximum = policy.maximum_interval.as_ref().map(Nanos::from_proto).unwrap_or_default();
+    // By squares: the last digits of `powi` differ between builds, and two regions must come to the same deadline.
+    let (mut factor, mut square) = (1.0, policy.backoff_coefficient);
+    let mut left = attempt.saturating_sub(1).max(0);
+    while left > 0 {
+        if left % 2 == 1 {
+            factor *= square;
+        }
+        square *= square;
+        left /= 2;
+    }
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         reason = "saturates; nanoseconds of years"
     )]
-    let length = (initial.0 as f64 * policy.backoff_coefficient.powi(attempt.saturating_sub(1))) as i64;
+    let length = (initial.0 as f64 * factor) as i64;
     let length = if maximum.0 > 0 { length.min(maximum.0) } else { length };
     Nanos(length.max(0))
 }

@@ -1089,8 +1089,9 @@ fn what_follows_a_losing_branch_is_lost_with_it() {
     next.follow();
     assert_eq!(next.run.predecessor(), Some(east.run.key.run));
     assert_eq!(east.run.predecessor(), None);
-    let stands =
-        |run: &Author, next: &Author| (run.run.lost_with_branch(&next.run), run.run.overtaken_by(&next.run));
+    let stands = |run: &Author, next: &Author| {
+        (run.run.lost_with_branch(&next.run, next.run.order()), run.run.overtaken_by(&next.run))
+    };
     assert_eq!(stands(&east, &next), (false, false), "the current branch continues into it");
     west.signal("Y");
     west.receive(&east);

@@ -311,15 +311,22 @@ impl Trace {
         self.hash_number(region as u64);
         self.hash_number(self.now.0.unsigned_abs());
         self.hash_number(group.through.0);
+        // A chain value stands for the bytes of its batch.
         for row in &group.batches {
+            self.hash_number(row.sequence.0);
             self.hash(&row.batch.chain.to_bytes());
         }
         for row in &group.runs {
+            self.hash_number(row.changed_at.0);
+            self.hash_number(row.wake_at.map_or(0, |at| at.0.unsigned_abs()));
             self.hash(&row.head);
         }
         for row in &group.currents {
-            self.hash(row.record.run_id.as_bytes());
+            self.hash(&prost::Message::encode_to_vec(&row.record));
         }
+        // What else the group writes, all of it without floating point or addresses: its words are its bytes.
+        let rest = (&group.deletes, &group.forgets, &group.dispatch, &group.obligations, &group.visibility);
+        self.hash(format!("{rest:?}").as_bytes());
     }
 
     /// The hash so far.

@@ -13,10 +13,7 @@ use antipode_core::{
     run::{Pushed, Run},
     version_history::VersionHistory,
 };
-use antipode_proto::{
-    api::history::v1::{HistoryEvent, history_event::Attributes},
-    core as wire,
-};
+use antipode_proto::core as wire;
 
 use super::{Event, Load, Output, Shard, Stop, Token};
 use crate::api::{Applied, Refusal, Replicated};
@@ -164,66 +161,6 @@ impl<T: Token> Shard<T> {
         self.outputs.push(Output::Alarm(key.clone(), words));
     }
 
-    /// Those whose standing this batch may change, or that decide its run's: the run before it in the chain, and those that any
-    /// of its branches continues into.
-    fn need_relatives(&mut self, key: &RunKey, batch: &Batch, events: &[HistoryEvent]) -> Result<(), Stop> {
-        let mut relatives = match self.cached(key) {
-            Ok(cached) => {
-                let mut relatives = cached.run.successors();
-                relatives.extend(cached.run.predecessor());
-                relatives
-            }
-            Err(_) => started_from(events).into_iter().collect(),
-        };
-        relatives.extend(batch.envelope.successor);
-        for run in relatives {
-            let relative = RunKey { run, ..key.clone() };
-            if !self.need_run(&relative)? {
-                continue;
-            }
-            for run in self.cached(&relative)?.run.successors() {
-                self.need_run(&RunKey { run, ..key.clone() })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a run's current branch is no part of what counts (B1): only a losing branch of its predecessor continued into it,
-    /// or another run that its predecessor or a losing branch of its own continued into outranks it.
-    pub(super) fn is_lost(&self, key: &RunKey) -> bool {
-        let Ok(cached) = self.cached(key) else { return false };
-        let run = &cached.run;
-        let other = |id| self.cached(&RunKey { run: id, ..key.clone() }).ok().map(|cached| &cached.run);
-        let before = run.predecessor().and_then(other);
-        let siblings = before.map(|before| before.successors()).unwrap_or_default();
-        before.is_some_and(|before| before.lost_with_branch(run))
-            || siblings.into_iter().filter_map(other).any(|sibling| sibling.order() > run.order())
-            || run.successors().into_iter().filter_map(other).any(|next| run.overtaken_by(next))
-    }
-
-    /// A branch that lost, or won, decides about the runs around it in the chain.
-    fn judge_relatives(&mut self, key: &RunKey) -> Result<(), Refusal> {
-        let mut relatives = self.cached(key)?.run.successors();
-        if let Some(run) = self.cached(key)?.run.predecessor() {
-            relatives.insert(run);
-            if let Ok(before) = self.cached(&RunKey { run, ..key.clone() }) {
-                relatives.extend(before.run.successors());
-            }
-        }
-        relatives.remove(&key.run);
-        for run in relatives {
-            let next = RunKey { run, ..key.clone() };
-            let lost = self.is_lost(&next);
-            let Ok(cached) = self.cached_mut(&next) else { continue };
-            if cached.lost != lost {
-                cached.lost = lost;
-                let at = self.sequence.next();
-                self.changed_run(&next, at)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Derives what follows from a merge, and in the active region does at once what it owes.
     fn after_merge(&mut self, key: &RunKey, at: Sequence) -> Result<(), Refusal> {
         let writable = self.writable(key.namespace).ok();
@@ -245,16 +182,6 @@ impl<T: Token> Shard<T> {
         if self.changed(&key.workflow_key()) > self.durable {
             self.break_down(format!("run {key} became unusable while a write of it was in flight"));
         }
-    }
-}
-
-/// The run that a first batch says it continues.
-fn started_from(events: &[HistoryEvent]) -> Option<antipode_core::ids::RunId> {
-    match &events.first()?.attributes {
-        Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
-            started.continued_execution_run_id.parse().ok()
-        }
-        _ => None,
     }
 }
 

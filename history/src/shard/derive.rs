@@ -59,6 +59,10 @@ impl<T: Token> Shard<T> {
         if order < workflow.current_order() {
             return Ok(None);
         }
+        // Equal ones are of an owner that wrote twice (G2): the greater id everywhere, whichever came first.
+        if order == workflow.current_order() && before.is_some_and(|before| before > key.run) {
+            return Ok(None);
+        }
         let record = current_record(&self.cached(key)?.run, order);
         let Some(workflow) = self.workflows.get_mut(&workflow_key) else { return Ok(None) };
         if workflow.current.as_ref() == Some(&record) {

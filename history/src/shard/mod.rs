@@ -8,6 +8,7 @@
 mod apply;
 mod cache;
 mod derive;
+mod descent;
 mod inspect;
 mod io;
 mod owing;

@@ -243,16 +243,7 @@ impl<T: Token> Shard<T> {
         } else if self.cached(&owner)?.run.newest_version() > version {
             return Ok(());
         } else {
-            let mut relatives = self.cached(key)?.run.successors();
-            relatives.extend(self.cached(key)?.run.predecessor());
-            for run in relatives {
-                let relative = RunKey { run, ..key.clone() };
-                if self.need_run(&relative)? {
-                    for run in self.cached(&relative)?.run.successors() {
-                        self.need_run(&RunKey { run, ..key.clone() })?;
-                    }
-                }
-            }
+            self.need_descent(key)?;
             let owing = self.owing(key, &owner)?;
             let lost = self.is_lost(key);
             self.look_back(key, &owner, lost)?;

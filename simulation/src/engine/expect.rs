@@ -8,14 +8,8 @@ use antipode_core::{
 use antipode_proto::api::enums::v1::WorkflowExecutionStatus as Status;
 
 use super::{
-    Engine, Failure,
-    calls::Outcome,
-    failovers::phase_name,
-    program::event_name,
-    rest::{client_key, outline},
-    script::Expect,
-    short,
-    span::Span,
+    Engine, Failure, accounts::client_key, calls::Outcome, failovers::phase_name, program::event_name,
+    rest::outline, script::Expect, short, span::Span,
 };
 use crate::region::Kept;
 

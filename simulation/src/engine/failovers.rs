@@ -52,6 +52,7 @@ impl Engine {
         if record.version() != before.version() {
             self.sites[site].hand_over = None;
         }
+        self.trace.hash(&record.to_bytes());
         let now = self.local(site);
         self.sites[site].region.set_record(record, now);
         self.believe(site);

@@ -287,7 +287,9 @@ impl Engine {
                 record = forced.minted_in(self.sites[site].incarnation());
             }
         }
-        self.sites[site].region.record = record;
+        let before = std::mem::replace(&mut self.sites[site].region.record, record.clone());
+        self.watch_record(site, &before, &record);
+        self.excuse_what_is_gone()?;
         self.records_moved(site)?;
         self.restart(site)
     }

@@ -2,6 +2,7 @@
 //! delay and every fault is drawn from one seed; everything that can happen waits in one queue, and one thing happens at a
 //! time. After each of them the oracles look.
 
+mod accounts;
 mod calls;
 mod expect;
 mod failovers;

@@ -8,28 +8,16 @@ use std::{
 
 use antipode_conflict::{RunFacts, arbitrate};
 use antipode_core::{
-    chain::ChainValue,
     digest::digest,
-    identity::Key,
     ids::{Nanos, RunId, Timestamp},
 };
 use antipode_history::api::{Operation, Reply, Request};
 use antipode_persistence::store::RegionStore;
-use antipode_proto::{
-    api::history::v1::{HistoryEvent, history_event::Attributes},
-    core as wire,
-};
+use antipode_proto::api::history::v1::HistoryEvent;
 use futures::FutureExt;
 
 use super::{
-    Engine, Failure,
-    calls::{Acked, Call, Outcome, What},
-    folded::Runs,
-    program::replay,
-    script::LinkStep,
-    short,
-    site::Asker,
-    span::Span,
+    Engine, Failure, folded::Runs, program::replay, script::LinkStep, short, site::Asker, span::Span,
 };
 use crate::region::Kept;
 
@@ -426,78 +414,6 @@ impl Engine {
         }
     }
 
-    /// V10, V11: what was acknowledged stands exactly once in a history that counts, or is listed.
-    fn check_calls(&mut self) -> Result<(), Failure> {
-        let Some(site) = self.listed().first().copied() else { return Ok(()) };
-        for workflow in self.watch.workflows.clone() {
-            let key = self.key(&workflow);
-            let everywhere = self.runs_everywhere(&key)?;
-            // What retention deleted stood as it was deleted.
-            let mut runs = self.watch.graves.of(site, &workflow);
-            runs.extend(everywhere[site].clone());
-            let mut late = Vec::new();
-            for site in &self.sites {
-                late.extend(site.region.filed_late(&key)?);
-            }
-            let owner = self.sites[site].region.stored_owner(&key)?;
-            let facts = Facts::of(&runs, owner, &everywhere, &late);
-            let calls: Vec<Call> =
-                self.calls.all.iter().filter(|call| call.workflow == workflow).cloned().collect();
-            for call in &calls {
-                if let (Some(acked), Outcome::Ok(run)) = (call.acked, &call.outcome) {
-                    self.check_call(call, acked, *run, &facts, &runs);
-                }
-            }
-            for (id, times) in &facts.twice {
-                self.find("V11", format!("{workflow}: {id} stands {times} times in one chain"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_call(&mut self, call: &Call, acked: Acked, told: Option<RunId>, facts: &Facts, runs: &Runs) {
-        let (there, listed) = match &call.what {
-            What::Start(_) => {
-                // A retry may have been told a run that another start began.
-                (told.is_some_and(|run| runs.contains_key(&run)), false)
-            }
-            What::Signal(_) | What::SignalWithStart(_) => {
-                (facts.signals.contains(&call.id), facts.listed.contains(&call.id))
-            }
-            // A second cancellation changes nothing: the first one's event is what there is.
-            What::Cancel => (facts.cancels > 0 || facts.closed, !facts.listed.is_empty()),
-            What::Terminate => (facts.closed, !facts.listed.is_empty()),
-        };
-        if there {
-            return;
-        }
-        if listed && self.watch.lossy() {
-            return;
-        }
-        // A restore loses what was written after its backup and reached nobody; the operator was told.
-        if self.watch.restores > 0 {
-            return;
-        }
-        let listed = if listed { "only listed, though nothing was forced" } else { "lost" };
-        let at = Span(acked.at.0 - super::BEGIN.0);
-        let name = self.name(acked.site).to_string();
-        let runs: Vec<_> = runs
-            .iter()
-            .map(|(id, kept)| format!("{}: {}", short(id), outline(&kept.events(kept.run.tip()))))
-            .collect();
-        self.find(
-            "V10",
-            format!(
-                "{}: {} {} was acknowledged by {name} at {at} under version {} and is {listed}\n  {}",
-                call.workflow,
-                call.what.word(),
-                call.id,
-                acked.version,
-                runs.join("\n  ")
-            ),
-        );
-    }
-
     /// Without a cause nothing is unclaimed, and after a replay nothing is quarantined.
     fn check_lists(&mut self) -> Result<(), Failure> {
         for site in 0..self.sites.len() {
@@ -532,101 +448,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// What the histories of a workflow id say to its clients.
-struct Facts {
-    signals: BTreeSet<String>,
-    listed: BTreeSet<String>,
-    twice: BTreeMap<String, u64>,
-    cancels: usize,
-    closed: bool,
-}
-
-impl Facts {
-    fn of(runs: &Runs, owner: Option<RunId>, everywhere: &[Runs], late: &[wire::Unclaimed]) -> Self {
-        let mut chains: BTreeMap<String, BTreeMap<RunId, u64>> = BTreeMap::new();
-        let mut facts = Self {
-            signals: BTreeSet::new(),
-            listed: BTreeSet::new(),
-            twice: BTreeMap::new(),
-            cancels: 0,
-            closed: false,
-        };
-        let ways = ways(runs);
-        for (id, kept) in runs {
-            let run = &kept.run;
-            let superseded = run.state.is_open() && owner != Some(*id);
-            // The history of a superseded run, or of one beside the way, does not count: what it took is owed to the owner of the
-            // id, or listed.
-            let way = ways.get(id).copied();
-            if let Some(tip) = way.filter(|_| !superseded) {
-                let events = kept.events(tip);
-                for signal in crate::oracle::signals(&events) {
-                    *chains.entry(signal).or_default().entry(run.first_run).or_default() += 1;
-                }
-                facts.cancels += events.iter().filter(|event| is_cancel(event)).count();
-                facts.closed |= !run.state.is_open();
-            }
-            // What the chain took before this run is known to it, wherever the branch that took it went (B2).
-            if owner == Some(*id) || (!run.state.is_open() && way.is_some()) {
-                for identity in &run.state.applied {
-                    if let Key::Client(key) = &identity.key {
-                        facts.signals.insert(key.clone());
-                    }
-                }
-            }
-        }
-        for (signal, by_chain) in &chains {
-            facts.signals.insert(signal.clone());
-            if let Some(times) = by_chain.values().max().filter(|times| **times > 1) {
-                facts.twice.insert(signal.clone(), *times);
-            }
-        }
-        // Verdicts are records of the region that gave them.
-        for kept in everywhere.iter().flat_map(BTreeMap::values) {
-            facts.listed.extend(kept.run.unclaimed.iter().filter_map(client_key));
-        }
-        facts.listed.extend(late.iter().filter_map(client_key));
-        facts
-    }
-}
-
-/// What counts of each chain of runs: the way from its first run to its greatest one. By run, the tip of the branch that leads
-/// on; what is beside the way is lost with the branch it followed (B1, B7).
-fn ways(runs: &Runs) -> BTreeMap<RunId, ChainValue> {
-    let mut greatest: BTreeMap<RunId, (&RunId, &Arc<Kept>)> = BTreeMap::new();
-    for (id, kept) in runs {
-        let best = greatest.entry(kept.run.first_run).or_insert((id, kept));
-        if kept.run.order() > best.1.run.order() {
-            *best = (id, kept);
-        }
-    }
-    let mut ways = BTreeMap::new();
-    for (id, kept) in greatest.into_values() {
-        ways.insert(*id, kept.run.tip());
-        let mut at = (id, kept);
-        while let Some((before, earlier)) = at.1.run.predecessor().and_then(|run| runs.get_key_value(&run)) {
-            let leads = earlier.batches.iter().find(|batch| batch.envelope.successor == Some(*at.0));
-            if ways.insert(*before, leads.map_or(earlier.run.tip(), |batch| batch.chain)).is_some() {
-                break;
-            }
-            at = (before, earlier);
-        }
-    }
-    ways
-}
-
-/// The client's key of an unclaimed event.
-pub(crate) fn client_key(record: &wire::Unclaimed) -> Option<String> {
-    match record.identity.as_ref()?.key.as_ref()? {
-        wire::identity::Key::Client(key) => Some(key.clone()),
-        _ => None,
-    }
-}
-
-fn is_cancel(event: &HistoryEvent) -> bool {
-    matches!(event.attributes, Some(Attributes::WorkflowExecutionCancelRequestedEventAttributes(_)))
 }
 
 /// Ids without gap, versions that do not fall (V01).

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use antipode_core::{
     batch::Batch,
     chain::ChainValue,
-    ids::{FailoverVersion, Place, RegionId, RunId, RunOrder, Sequence, ShardId, Timestamp},
-    namespace::{Phase, Record},
+    ids::{FailoverVersion, Incarnation, Place, RegionId, RunId, RunOrder, Sequence, ShardId, Timestamp},
+    namespace::{Phase, Record, Standing},
 };
 use antipode_persistence::rows::Group;
 use antipode_proto::core as wire;
@@ -72,6 +72,15 @@ pub(crate) struct Watch {
     /// Who owns each workflow id in a region, and whether that run is open.
     owners: BTreeMap<(usize, String), (RunId, bool)>,
     losers: BTreeSet<(usize, RunId)>,
+    /// Keys of clients in batches that some region stored, by chain, with the lowest version that wrote them.
+    pub(super) taken: BTreeMap<(RunId, String), FailoverVersion>,
+    /// Calls, by workflow id and request id, that no store had after a restore.
+    pub(super) excused: BTreeSet<(String, String)>,
+    pub(super) restored_at: Option<Timestamp>,
+    /// The highest version that somebody minted without asking the owner of the one before.
+    pub(super) forced_max: FailoverVersion,
+    /// Lives of stores that may have written under a version.
+    minted: BTreeMap<FailoverVersion, BTreeSet<Incarnation>>,
     /// Order of the current record, by region and workflow id (B6).
     orders: BTreeMap<(usize, String), RunOrder>,
 }
@@ -190,6 +199,12 @@ impl Engine {
             if envelope.first_event.0 == 1 {
                 self.note_start(site, envelope, chain, own);
             }
+            let of_workflow = self.watch.runs.get(envelope.run.workflow.as_str());
+            if let Some(first_run) =
+                of_workflow.and_then(|runs| runs.get(&envelope.run.run)).map(|seen| seen.first_run)
+            {
+                self.watch.takes(first_run, envelope);
+            }
         }
     }
 
@@ -274,7 +289,9 @@ impl Engine {
         }
         let key = (run, envelope.first_event.0, envelope.version, envelope.previous);
         let known = *self.watch.content.entry(key).or_insert(chain);
-        if known != chain && self.watch.restores == 0 {
+        // A store that was put back in time may mint a version that it minted before (G2).
+        let minted_twice = self.watch.minted.get(&envelope.version).is_some_and(|lives| lives.len() > 1);
+        if known != chain && !minted_twice {
             self.find(
                 "V02",
                 format!(
@@ -363,6 +380,13 @@ impl Engine {
         let released = |record: &Record| matches!(record.phase(), Phase::Released { .. });
         if after.version() == before.version() && released(before) && !released(after) {
             self.find("F1", format!("{name} takes its release of version {} back", before.version()));
+        }
+        if after.history().get(&after.version()).is_some_and(|entry| entry.forced) {
+            self.watch.forced_max = self.watch.forced_max.max(after.version());
+        }
+        let life = self.sites[site].incarnation();
+        if let Standing::Writable(version) = after.standing_in(&name, life) {
+            self.watch.minted.entry(version).or_default().insert(life);
         }
         let stored = self.watch.of(site);
         stored.version = stored.version.max(after.version());

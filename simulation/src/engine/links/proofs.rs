@@ -143,7 +143,8 @@ impl Engine {
     }
 
     pub(crate) fn has_exceptions(&self, from: usize, to: usize) -> bool {
-        self.links.exceptions.get(&(from, to)).is_some_and(|runs| !runs.is_empty())
+        let quarantined = self.links.exceptions.get(&(from, to)).is_some_and(|runs| !runs.is_empty());
+        quarantined || self.withheld_from(from, to).next().is_some()
     }
 
     /// A region asks its peers what they have of third regions, because closed runs wait there (C6). Who is not reached does
@@ -190,6 +191,17 @@ impl Engine {
         third.map(reach).collect()
     }
 
+    /// Runs whose entries one region holds back from another although it has announced them.
+    fn withheld_from(&self, from: usize, to: usize) -> impl Iterator<Item = &RunKey> {
+        self.links
+            .withheld
+            .get(&(from, to))
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flatten()
+            .map(|entry| &entry.run)
+    }
+
     /// How far a region has the log of another, as it knows in memory: what is stored lags behind.
     fn held(&self, at: usize, origin: usize) -> (Option<Incarnation>, BTreeMap<ShardId, Sequence>) {
         let (incarnation, mut proved) = self.stored_positions(at, self.sites[origin].region.id);
@@ -218,7 +230,9 @@ impl Engine {
             let others = self.reaches(site, to);
             // E1: whoever sent it, a run that the peer could not apply is one that it lacks.
             let lacked = self.links.told.get(&(site, to)).into_iter().flat_map(|told| &told.quarantined);
-            let lacked: BTreeSet<RunKey> = excepted.keys().chain(lacked).cloned().collect();
+            // What is held back here was announced, and its proof says nothing either.
+            let withheld = self.withheld_from(site, to);
+            let lacked: BTreeSet<RunKey> = excepted.keys().chain(lacked).chain(withheld).cloned().collect();
             let peer = self.name(to).to_string();
             // The previous version never says for whom others should relay.
             let silent = !self.links.streams.contains_key(&(site, to)) || self.sites[to].previous;
