@@ -78,6 +78,19 @@ fn an_expectation_expects_something() {
     assert!(why.contains("line 6, column 7: `status` without `workflow`"), "{why}");
 }
 
+/// What an expectation looks at in a run is not so where there is no such run; and of no region nothing is so.
+#[test]
+fn an_expectation_of_what_is_not_there_fails() {
+    let text = "name: x\nsteps:\n  - cut: {}\n  - start: {workflow: w, in: east, id: s0}\n  - expect: {in: west, workflow: w, signals: []}\n";
+    let outcome = scenario::run(&read(text).unwrap(), false).unwrap();
+    let found: Vec<_> = outcome.findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert_eq!(found, ["step 3: west has no such run of w"]);
+    let text = "name: x\nworld: {regions: [{name: east}]}\nsteps:\n  - crash: {region: east}\n  - expect: {in: all, version: 7}\n";
+    let outcome = scenario::run(&read(text).unwrap(), false).unwrap();
+    let found: Vec<_> = outcome.findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert_eq!(found, ["step 2: no region is up of which this could be expected"]);
+}
+
 #[test]
 fn an_act_names_what_it_is_for() {
     refused(&[

@@ -8,8 +8,8 @@ use antipode_core::{
 use antipode_proto::api::enums::v1::WorkflowExecutionStatus as Status;
 
 use super::{
-    Engine, Failure, accounts::client_key, calls::Outcome, failovers::phase_name, program::event_name,
-    rest::outline, script::Expect, short, span::Span,
+    Engine, Failure, accounts::client_key, failovers::phase_name, program::event_name, rest::outline,
+    script::Expect, short, span::Span,
 };
 use crate::region::Kept;
 
@@ -36,6 +36,9 @@ impl Engine {
         } else {
             vec![self.site(&expect.region)?]
         };
+        if sites.is_empty() {
+            self.find("expect", "no region is up of which this could be expected".to_string());
+        }
         if expect.agree {
             self.expect_agreement(&expect.workflow, &sites)?;
         }
@@ -83,12 +86,7 @@ impl Engine {
         let Some(call) = self.calls.by_id(&expect.call) else {
             return Err(Failure::Script(format!("there is no call with the request id `{}`", expect.call)));
         };
-        let found = match &call.outcome {
-            Outcome::Waiting => "waiting".to_string(),
-            Outcome::Ok(_) => "ok".to_string(),
-            Outcome::Refused(why) => format!("refused: {why}"),
-            Outcome::GaveUp => "given-up".to_string(),
-        };
+        let found = call.outcome.words();
         if let Some(wanted) = &expect.is
             && !found.starts_with(wanted.as_str())
         {
@@ -149,7 +147,7 @@ impl Engine {
             self.differs(site, &format!("status of {}", expect.workflow), wanted, &found.to_string());
         }
         let Some(kept) = kept else {
-            if !expect.history.is_empty() || expect.current.is_some() || !expect.branches.is_empty() {
+            if looks_at_a_run(expect) {
                 let name = self.name(site).to_string();
                 self.find("expect", format!("{name} has no such run of {}", expect.workflow));
             }
@@ -260,6 +258,17 @@ impl Engine {
             self.differs(site, &format!("branches of {}", expect.workflow), &wanted, &found);
         }
     }
+}
+
+/// Whether it looks at more of a run than whether there is one.
+fn looks_at_a_run(expect: &Expect) -> bool {
+    !expect.history.is_empty()
+        || !expect.branches.is_empty()
+        || expect.current.is_some()
+        || expect.signals.is_some()
+        || expect.attempts.is_some()
+        || expect.task_attempt.is_some()
+        || expect.waiting.is_some()
 }
 
 /// Attempts of a run's pending activities, in the order in which they were scheduled.
