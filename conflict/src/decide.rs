@@ -10,7 +10,10 @@ use antipode_core::{
     version_history::{Item, NoJointPoint, VersionHistory},
 };
 
-use crate::explain::{Explanation, Reason};
+use crate::{
+    ask::Ask,
+    explain::{Entry, Explanation, Reason},
+};
 
 /// What to do with an incoming batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,8 +220,8 @@ fn decision(
     let explanation = Explanation {
         verdict: verdict.name(),
         reason,
-        incoming: (incoming.items.clone(), chain),
-        first_event: incoming.first_event,
+        entry: Entry::Batch(incoming.items.clone()),
+        chain,
         compared,
         ancestor,
         current,
@@ -228,6 +231,11 @@ fn decision(
             Verdict::Poison { why } => Some(why.to_string()),
             _ => None,
         },
+        asks: match &verdict {
+            Verdict::NeedEvents { known } => Some(Ask::before(incoming, known)),
+            _ => None,
+        },
+        notes: Vec::new(),
     };
     Decision { verdict, explanation }
 }

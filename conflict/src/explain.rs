@@ -1,15 +1,21 @@
 //! Every verdict explains itself: the two version lists, the ancestor and the arithmetic that found it, who won and why. A
-//! verdict carries data that is cheap to copy; words and a JSON-able report are made when somebody asks (I16).
+//! verdict carries data that is cheap to copy; words and a JSON-able report are made when somebody asks (I16). A verdict is on a
+//! batch or on the state of a run.
 
 use std::cmp::Ordering;
 
 use antipode_core::{
+    batch::Envelope,
     chain::ChainValue,
-    ids::EventId,
+    ids::RunId,
+    run::Run,
     tree::{Branch, Tree},
     version_history::{Item, VersionHistory},
 };
+use antipode_proto::core as wire;
 use serde::Serialize;
+
+use crate::ask::{Ask, AskReport};
 
 /// What decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +36,28 @@ pub enum Reason {
     OwnerForked,
     /// The batch contradicts itself or its parent.
     Misfit,
+    /// The batch closes its run, and the run that continues it is not stored (B8).
+    SuccessorMissing,
+    /// The bytes of its events cannot be read.
+    Undecodable,
+    /// Its events cannot be folded into the run.
+    Unfoldable,
+    /// What is stored of the run cannot be read.
+    Damaged,
+    /// The state of a run that is not stored.
+    StateOfNoRun,
+    /// A register's anchor is on no stored branch (A1, W13).
+    AnchorMissing,
+    /// Nothing in the state is new.
+    StateKnown,
+    /// Something in the state is new.
+    StateNew,
+    /// The run was deleted, with this entry (C6).
+    DeletedWith,
+    /// The run was deleted, and its last version is at least as high: the entry comes too late (I03).
+    DeletedAfter,
+    /// The run was deleted under a lower version: it comes back (C6).
+    DeletedBefore,
 }
 
 impl Reason {
@@ -45,8 +73,39 @@ impl Reason {
                 "equal event ids and versions carry different content: one owner wrote them twice, as after a restore"
             }
             Self::Misfit => "no owner writes such a batch",
+            Self::SuccessorMissing => {
+                "the batch closes its run, and the run that continues it is not stored here"
+            }
+            Self::Undecodable => "the bytes of its events cannot be read",
+            Self::Unfoldable => "its events do not continue the run's state",
+            Self::Damaged => "what is stored of the run cannot be read",
+            Self::StateOfNoRun => "the run is not stored here",
+            Self::AnchorMissing => "no stored branch has the event that a register belongs to",
+            Self::StateKnown => "every register and every waiting event in it is known here",
+            Self::StateNew => "it has registers or waiting events that are newer than those stored here",
+            Self::DeletedWith => "the run was deleted at the end of its retention, and this with it",
+            Self::DeletedAfter => {
+                "the run was deleted at the end of its retention, and this does not go on under a higher version"
+            }
+            Self::DeletedBefore => {
+                "the run was deleted at the end of its retention, and goes on under a higher version: it comes back"
+            }
         }
     }
+}
+
+/// What was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A batch, by its version history.
+    Batch(VersionHistory),
+    /// The state of a run.
+    State {
+        /// How many registers it has.
+        registers: usize,
+        /// How many events that wait.
+        waiting: usize,
+    },
 }
 
 /// How a verdict came about, as data.
@@ -56,10 +115,10 @@ pub struct Explanation {
     pub verdict: &'static str,
     /// What decided.
     pub reason: Reason,
-    /// Version history and chain value of the incoming batch.
-    pub incoming: (VersionHistory, ChainValue),
-    /// First event of the incoming batch.
-    pub first_event: EventId,
+    /// What came.
+    pub entry: Entry,
+    /// Chain value of the batch; for a state: at the tip of the run's current branch where it comes from.
+    pub chain: ChainValue,
     /// The stored branch it was compared with.
     pub compared: Option<VersionHistory>,
     /// Last event before the batch that is stored, by chain value.
@@ -72,6 +131,10 @@ pub struct Explanation {
     pub stores: bool,
     /// What is wrong with it.
     pub problem: Option<String>,
+    /// What is asked for, so that it can be judged.
+    pub asks: Option<Ask>,
+    /// What else there is to know.
+    pub notes: Vec<String>,
 }
 
 /// An explanation for operators, ready for JSON.
@@ -81,8 +144,10 @@ pub struct Report {
     pub verdict: String,
     /// What decided, in words.
     pub reason: String,
-    /// Version history of the incoming batch.
-    pub incoming: String,
+    /// Version history of the incoming batch; none: a state came.
+    pub incoming: Option<String>,
+    /// What the incoming state carries; none: a batch came.
+    pub state: Option<String>,
     /// Its chain value, hexadecimal.
     pub incoming_chain: String,
     /// Version history of the stored branch it was compared with.
@@ -99,11 +164,74 @@ pub struct Report {
     pub rebuild: bool,
     /// One owner wrote twice: alarm.
     pub fork: bool,
-    /// What is wrong with the batch.
+    /// What is wrong with the entry.
     pub problem: Option<String>,
+    /// What is asked for, so that it can be judged.
+    pub asks: Option<AskReport>,
+    /// What else there is to know.
+    pub notes: Vec<String>,
 }
 
 impl Explanation {
+    fn new(verdict: &'static str, reason: Reason, entry: Entry, chain: ChainValue) -> Self {
+        Self {
+            verdict,
+            reason,
+            entry,
+            chain,
+            compared: None,
+            ancestor: None,
+            current: None,
+            switches: false,
+            stores: false,
+            problem: None,
+            asks: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Of a batch of a run that cannot be compared.
+    #[must_use]
+    pub fn of_batch(batch: &Envelope, chain: ChainValue, verdict: &'static str, reason: Reason) -> Self {
+        Self::new(verdict, reason, Entry::Batch(batch.items.clone()), chain)
+    }
+
+    /// Of the state of a run, which may be stored.
+    #[must_use]
+    pub fn of_state(
+        state: &wire::RunState,
+        run: Option<&Run>,
+        verdict: &'static str,
+        reason: Reason,
+    ) -> Self {
+        let entry = Entry::State { registers: state.registers.len(), waiting: state.pending.len() };
+        let chain = ChainValue::from_bytes(&state.tip_chain).unwrap_or(ChainValue::NONE);
+        let current = run.map(|run| (run.items(), run.tip()));
+        Self { current, ..Self::new(verdict, reason, entry, chain) }
+    }
+
+    /// B8: the batch fits, and waits for the first batch of the run that continues its own.
+    #[must_use]
+    pub fn waits_for(self, successor: RunId) -> Self {
+        self.stored_not("NeedEvents", Reason::SuccessorMissing).asking(Ask::run(successor, None))
+    }
+
+    /// The batch fits, and cannot be applied all the same.
+    #[must_use]
+    pub fn poisoned(self, reason: Reason, problem: String) -> Self {
+        Self { problem: Some(problem), ..self.stored_not("Poison", reason) }
+    }
+
+    /// With what is asked for.
+    #[must_use]
+    pub fn asking(self, asks: Ask) -> Self {
+        Self { asks: Some(asks), ..self }
+    }
+
+    fn stored_not(self, verdict: &'static str, reason: Reason) -> Self {
+        Self { verdict, reason, switches: false, stores: false, ..self }
+    }
+
     /// One owner wrote equal (id, version) twice: alarm (G2).
     #[must_use]
     pub fn fork(&self) -> bool {
@@ -113,40 +241,66 @@ impl Explanation {
     /// The whole story, ready for JSON.
     #[must_use]
     pub fn report(&self) -> Report {
-        let (incoming, chain) = &self.incoming;
         let winner = self.winner();
+        let (incoming, state) = match &self.entry {
+            Entry::Batch(items) => (Some(items), None),
+            Entry::State { registers, waiting } => (
+                None,
+                Some(format!(
+                    "{} and {}",
+                    counted(*registers, "register"),
+                    counted(*waiting, "waiting event")
+                )),
+            ),
+        };
+        let compared = self.compared.as_ref().zip(incoming);
         Report {
             verdict: self.verdict.to_owned(),
             reason: self.reason.words().to_owned(),
-            incoming: incoming.to_string(),
-            incoming_chain: chain.to_string(),
+            incoming: incoming.map(VersionHistory::to_string),
+            state,
+            incoming_chain: self.chain.to_string(),
             local: self.compared.as_ref().map(VersionHistory::to_string),
             ancestor: self.ancestor.map(|item| item.to_string()),
-            arithmetic: self.compared.as_ref().map(|local| arithmetic(local, incoming)).unwrap_or_default(),
+            arithmetic: compared.map(|(local, incoming)| arithmetic(local, incoming)).unwrap_or_default(),
             winner: winner.as_ref().map(|(items, _)| items.to_string()),
             why: winner.map(|(_, why)| why),
             rebuild: self.switches,
             fork: self.fork(),
             problem: self.problem.clone(),
+            asks: self.asks.as_ref().map(Ask::report),
+            notes: self.notes.clone(),
         }
     }
 
+    /// The branch that is current afterwards, and why.
     fn winner(&self) -> Option<(VersionHistory, String)> {
-        let (incoming, chain) = &self.incoming;
-        let Some((current, current_chain)) = &self.current else {
-            return self.stores.then(|| (incoming.clone(), "it is the only branch".to_owned()));
+        let incoming = match (&self.entry, &self.current) {
+            (Entry::Batch(incoming), _) if self.stores => incoming,
+            (_, None) => return None,
+            (_, Some((current, _))) => return Some((current.clone(), self.why_unmoved().to_owned())),
         };
-        if !self.stores {
-            return Some((current.clone(), "nothing was stored".to_owned()));
-        }
+        let Some((current, current_chain)) = &self.current else {
+            return Some((incoming.clone(), "it is the only branch".to_owned()));
+        };
         if self.verdict == "Append" {
             return Some((incoming.clone(), "it extends the current branch".to_owned()));
         }
-        let (a, b) = ((incoming, *chain), (current, *current_chain));
+        let (a, b) = ((incoming, self.chain), (current, *current_chain));
         if self.switches {
             Some((incoming.clone(), comparison(a, b)))
         } else {
             Some((current.clone(), comparison(b, a)))
+        }
+    }
+
+    /// Why an entry that adds no events leaves the branches as they are.
+    fn why_unmoved(&self) -> &'static str {
+        match self.verdict {
+            "NeedEvents" => "the entry waits until that is stored",
+            "Poison" => "the entry is set aside",
+            "Merge" => "registers and waiting events move no branch",
+            _ => "the entry changes nothing",
         }
     }
 
@@ -159,8 +313,11 @@ impl Explanation {
             words.push_str(": ");
             words.push_str(problem);
         }
-        words.push_str(". Incoming ");
-        words.push_str(&report.incoming);
+        words.push_str(match self.entry {
+            Entry::Batch(_) => ". Incoming ",
+            Entry::State { .. } => ". Incoming state with ",
+        });
+        words.push_str(report.incoming.as_ref().or(report.state.as_ref()).map_or("", String::as_str));
         if let Some(local) = &report.local {
             words.push_str(", stored ");
             words.push_str(local);
@@ -170,11 +327,21 @@ impl Explanation {
             words.push_str(ancestor);
         }
         words.push('.');
+        for note in &report.notes {
+            words.push_str(&format!(" Note: {note}."));
+        }
+        if let Some(asks) = &report.asks {
+            words.push_str(&format!(" Missing and asked for: {}.", asks.words));
+        }
         if let (Some(winner), Some(why)) = (&report.winner, &report.why) {
             words.push_str(&format!(" Current: {winner}, because {why}."));
         }
         words
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The steps by which two lists find their common ancestor (R307).

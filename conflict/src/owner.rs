@@ -64,7 +64,7 @@ pub fn owner(runs: &[RunFacts]) -> OwnerReport {
 }
 
 /// What makes the first run greater than the second.
-fn compared(greater: &RunFacts, other: &RunFacts) -> String {
+pub(crate) fn compared(greater: &RunFacts, other: &RunFacts) -> String {
     let (RunOrder { version: v, place: p }, RunOrder { version: w, place: q }) = (greater.order, other.order);
     if v != w {
         return format!("last write version {v} is higher than {w}");

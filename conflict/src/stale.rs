@@ -38,6 +38,12 @@ impl Discard {
     pub fn words(&self) -> String {
         format!("{} is discarded ({}): {}. The run is {}.", self.task, self.reason, self.why, self.run)
     }
+
+    /// The whole story as JSON.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
 }
 
 /// Why a task that matching dispatched does not fit the run as it is now; none when it fits.

@@ -370,19 +370,14 @@ impl Host {
             Output::Discarded { kind, reason, told } => {
                 self.parts.metrics.discard(kind, reason);
                 if let Some((run, discard)) = told.as_deref() {
-                    tracing::info!(shard = %self.shard, %run, "{}", discard.words());
+                    crate::telling::discarded(self.shard, run, discard);
                 }
             }
             Output::Alarm(run, why) => {
                 tracing::error!(shard = %self.shard, %run, %why, "one owner wrote the same place twice: was a store restored?");
             }
             Output::Count(event) => self.parts.metrics.event(event),
-            Output::Judged(run, explanation) => {
-                // Words are made only for a reader.
-                if tracing::enabled!(tracing::Level::DEBUG) && explanation.verdict != "Append" {
-                    tracing::debug!(shard = %self.shard, %run, "{}", explanation.words());
-                }
-            }
+            Output::Judged(run, judgement) => crate::telling::judged(self.shard, &run, &judgement),
             Output::Broken(why) => tracing::error!(shard = %self.shard, %why, "shard state dropped"),
         }
     }

@@ -6,4 +6,5 @@ pub mod host;
 pub mod metrics;
 pub mod namespaces;
 pub mod shard;
+mod telling;
 pub mod token;

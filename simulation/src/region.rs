@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use antipode_conflict::{explain::Explanation, stale::Discard};
+use antipode_conflict::{Judgement, stale::Discard};
 use antipode_core::{
     batch::Batch,
     chain::ChainValue,
@@ -140,8 +140,8 @@ pub struct Region {
     pub positions: BTreeMap<(String, ShardId), Sequence>,
     /// What shards said was broken.
     pub broken: Vec<String>,
-    /// Verdicts on replicated batches since somebody took them, when [`Region::observed`].
-    pub judged: Vec<(RunKey, Box<Explanation>)>,
+    /// Verdicts on replicated entries and on runs since somebody took them, when [`Region::observed`].
+    pub judged: Vec<(RunKey, Box<Judgement>)>,
     /// Why tasks were discarded, since somebody took it.
     pub stale: Vec<(RunKey, Discard)>,
     /// Where one owner wrote twice (G2), since somebody took it.
@@ -522,9 +522,9 @@ impl Region {
                 self.stale.extend(told.map(|told| *told));
             }
             Output::Count(event) => *self.events.entry(event).or_default() += 1,
-            Output::Judged(run, explanation) => {
+            Output::Judged(run, judgement) => {
                 if self.observed {
-                    self.judged.push((run, explanation));
+                    self.judged.push((run, judgement));
                 }
             }
             Output::Alarm(run, words) => self.alarms.push((run, words)),

@@ -1,17 +1,21 @@
 //! Replicated entries: the verdict is the conflict code's, the host executes it and decides nothing (DESIGN section 4).
-//! Arrival of a branch, loss of a branch and the lead of another run derive work in the active region (B1).
+//! Arrival of a branch, loss of a branch and the lead of another run derive work in the active region (B1). What is told is the
+//! verdict that holds in the end, once: work that must be loaded for first comes here again.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use antipode_conflict::{
+    Judgement,
+    ask::Ask,
     decide::{Decision, Verdict, decide},
+    explain::{Explanation, Reason},
     rollback::LostValue,
 };
 use antipode_core::{
     batch::Batch,
-    ids::{RunKey, Sequence},
+    ids::{EventId, FailoverVersion, RunKey, Sequence},
     run::{Pushed, Run},
-    version_history::VersionHistory,
+    version_history::{Item, VersionHistory},
 };
 use antipode_proto::core as wire;
 
@@ -50,47 +54,67 @@ impl<T: Token> Shard<T> {
         }
         let tree = if stored { self.cached(&key)?.run.tree.as_ref() } else { None };
         let Decision { verdict, explanation } = decide(tree, &batch.envelope, batch.chain);
-        if explanation.fork() {
-            // What does not decode no owner wrote: it broke where it was kept, and nobody is accused of two contents (G2).
-            if let Err(malformed) = batch.decode_events() {
-                return Ok(Applied::Poison(malformed.to_string()));
-            }
-            self.alarm(&key, explanation.words());
+        // What does not decode no owner wrote: it broke where it was kept, and nobody is accused of two contents (G2).
+        if explanation.fork()
+            && let Err(malformed) = batch.decode_events()
+        {
+            return Ok(self.poisoned(&key, explanation, Reason::Undecodable, malformed.to_string()));
         }
-        self.outputs.push(Output::Judged(key.clone(), Box::new(explanation)));
         match verdict {
-            Verdict::Duplicate => return Ok(Applied::Duplicate),
-            Verdict::NeedEvents { known } => {
-                return Ok(Applied::NeedEvents { key, known, until: Some(batch.envelope.previous) });
+            Verdict::Duplicate => {
+                self.tell(&key, explanation);
+                Ok(Applied::Duplicate)
             }
-            Verdict::Poison { why } => return Ok(Applied::Poison(why.to_string())),
+            Verdict::NeedEvents { known } => {
+                self.tell(&key, explanation);
+                Ok(Applied::NeedEvents { key, known, until: Some(batch.envelope.previous) })
+            }
+            Verdict::Poison { why } => {
+                self.tell(&key, explanation);
+                Ok(Applied::Poison(why.to_string()))
+            }
             Verdict::Create | Verdict::Append { .. } | Verdict::Extend { .. } | Verdict::NewBranch { .. } => {
+                self.store_batch(&key, batch, stored, explanation)
             }
         }
+    }
+
+    /// The batch fits. It may have to wait all the same, or turn out to be broken.
+    fn store_batch(
+        &mut self,
+        key: &RunKey,
+        batch: &Arc<Batch>,
+        stored: bool,
+        explanation: Explanation,
+    ) -> Result<Applied, Stop> {
         // B8: a closing entry is not applied before its successor's first batch is stored.
         if let Some(successor) = batch.envelope.successor {
             let next = RunKey { run: successor, ..key.clone() };
             if !self.need_run(&next)? && self.tombstone(&next).is_none() {
+                self.tell(key, explanation.waits_for(successor));
                 return Ok(Applied::NeedEvents { key: next, known: VersionHistory::default(), until: None });
             }
         }
         // Bytes that do not decode poison this run only; nothing is changed yet.
         let events = match batch.decode_events() {
             Ok(events) => events,
-            Err(malformed) => return Ok(Applied::Poison(malformed.to_string())),
+            Err(malformed) => {
+                return Ok(self.poisoned(key, explanation, Reason::Undecodable, malformed.to_string()));
+            }
         };
-        self.need_relatives(&key, batch, &events)?;
+        self.need_relatives(key, batch, &events)?;
         if !stored {
             self.insert_run(Run::new(key.clone(), batch.envelope.first_run));
         }
-        let pushed = match self.cached_mut(&key)?.run.push_decoded(batch, &events) {
+        let pushed = match self.cached_mut(key)?.run.push_decoded(batch, &events) {
             Ok(pushed) => pushed,
             Err(error) => {
                 // The run in memory is unusable now, the stored one is not: it is read again when it is asked for.
-                self.drop_run(&key);
-                return Ok(Applied::Poison(error.to_string()));
+                self.drop_run(key);
+                return Ok(self.poisoned(key, explanation, Reason::Unfoldable, error.to_string()));
             }
         };
+        self.tell(key, explanation);
         match pushed {
             Pushed::Grew => {}
             Pushed::Switched => self.outputs.push(Output::Count(Event::BranchSwitched)),
@@ -98,8 +122,41 @@ impl<T: Token> Shard<T> {
         }
         let at = self.sequence.next();
         self.gather_batch(batch, at);
-        self.after_merge(&key, at)?;
+        self.after_merge(key, at)?;
         Ok(Applied::Applied(at))
+    }
+
+    /// Tells a verdict; what one owner wrote twice is an alarm too.
+    pub(super) fn tell(&mut self, key: &RunKey, explanation: Explanation) {
+        if explanation.fork() {
+            self.alarm(key, explanation.words());
+        }
+        self.judged(key, Judgement::Entry(explanation));
+    }
+
+    pub(super) fn judged(&mut self, key: &RunKey, judgement: Judgement) {
+        self.outputs.push(Output::Judged(key.clone(), Box::new(judgement)));
+    }
+
+    fn poisoned(&mut self, key: &RunKey, fits: Explanation, reason: Reason, why: String) -> Applied {
+        self.tell(key, fits.poisoned(reason, why.clone()));
+        Applied::Poison(why)
+    }
+
+    /// What is stored of the run that an entry is for cannot be read.
+    pub(super) fn tell_damaged(&mut self, entry: &Replicated, why: &str) {
+        let (verdict, reason) = ("Poison", Reason::Damaged);
+        let (key, explanation) = match entry {
+            Replicated::Batch(batch) => {
+                let explanation = Explanation::of_batch(&batch.envelope, batch.chain, verdict, reason);
+                (Some(batch.envelope.run.clone()), explanation)
+            }
+            Replicated::State(state) => (run_key(state), Explanation::of_state(state, None, verdict, reason)),
+        };
+        // Without a run there is nothing to tell it of; the answer names what is wrong.
+        if let Some(key) = key {
+            self.tell(&key, explanation.poisoned(reason, why.to_string()));
+        }
     }
 
     /// The run that owns the id must be at hand: this batch may take the id from it (R621).
@@ -123,37 +180,47 @@ impl<T: Token> Shard<T> {
             if let Some(applied) = self.late_state(&key, state) {
                 return Ok(applied);
             }
+            let explanation = Explanation::of_state(state, None, "NeedEvents", Reason::StateOfNoRun);
+            self.tell(&key, explanation.asking(Ask::run(key.run, until)));
             return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until });
         }
         self.need_owner(&key)?;
         let run = &mut self.cached_mut(&key)?.run;
         if run.missing_anchor(state) {
+            let explanation = anchor_missing(state, run);
+            self.tell(&key, explanation);
             // The branch that holds the anchor may have lost where the state comes from: the whole run is needed (A1, W13).
             return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until: None });
         }
         let lost = run.lost.clone();
         if !run.merge(state) {
+            let explanation = Explanation::of_state(state, Some(run), "Duplicate", Reason::StateKnown);
+            self.tell(&key, explanation);
             return Ok(Applied::Duplicate);
         }
-        self.tell_lost(&key, &lost)?;
+        let explanation = Explanation::of_state(state, Some(run), "Merge", Reason::StateNew);
+        let notes = self.tell_lost(&key, &lost)?;
+        self.tell(&key, Explanation { notes, ..explanation });
         let at = self.sequence.next();
         self.after_merge(&key, at)?;
         Ok(Applied::Applied(at))
     }
 
-    /// A6, G2: values that lost with this state are counted, and one owner's two values for one place raise the alarm.
-    fn tell_lost(&mut self, key: &RunKey, before: &[wire::LostValue]) -> Result<(), Refusal> {
+    /// A6, G2: values that lost with this state are counted, and one owner's two values for one place raise the alarm. In words.
+    fn tell_lost(&mut self, key: &RunKey, before: &[wire::LostValue]) -> Result<Vec<String>, Refusal> {
         let now = &self.cached(key)?.run.lost;
         let new: Vec<_> = now.iter().filter(|lost| !before.contains(lost)).cloned().collect();
+        let mut notes = Vec::new();
         for lost in new {
             self.outputs.push(Output::Count(Event::ValueLost));
+            let words = LostValue::of(&lost)
+                .map_or_else(|| "a value that cannot be read".to_string(), |lost| lost.words());
             if lost.fork {
-                let words = LostValue::of(&lost)
-                    .map_or_else(|| "a value that cannot be read".to_string(), |lost| lost.words());
-                self.alarm(key, words);
+                self.alarm(key, words.clone());
             }
+            notes.push(words);
         }
-        Ok(())
+        Ok(notes)
     }
 
     fn alarm(&mut self, key: &RunKey, words: String) {
@@ -183,6 +250,21 @@ impl<T: Token> Shard<T> {
             self.break_down(format!("run {key} became unusable while a write of it was in flight"));
         }
     }
+}
+
+/// W13: which events the registers of a state wait for, and that all of the run is asked for.
+fn anchor_missing(state: &wire::RunState, run: &Run) -> Explanation {
+    let anchor = |register: &wire::Register| {
+        Item::new(EventId(register.anchor_event_id), FailoverVersion(register.anchor_version))
+    };
+    let stored = |anchor: &Item| {
+        run.branches().iter().any(|branch| branch.items.contains(anchor.event, anchor.version))
+    };
+    let anchors: BTreeSet<_> =
+        state.registers.iter().map(anchor).filter(|anchor| anchor.event.0 != 0 && !stored(anchor)).collect();
+    let notes = anchors.iter().map(|anchor| format!("no stored branch has event {anchor}")).collect();
+    let explanation = Explanation::of_state(state, Some(run), "NeedEvents", Reason::AnchorMissing);
+    Explanation { notes, ..explanation.asking(Ask::run(run.key.run, None)) }
 }
 
 fn run_key(state: &wire::RunState) -> Option<RunKey> {

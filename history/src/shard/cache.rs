@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use antipode_conflict::RunFacts;
 use antipode_core::{
     batch::Batch,
     ids::{Place, RunId, RunKey, RunOrder, Sequence, Timestamp, WorkflowKey},
@@ -95,6 +96,12 @@ impl<T> Workflow<T> {
     /// The run that owns the id.
     pub(super) fn current_run(&self) -> Option<RunId> {
         self.current.as_ref().and_then(|record| record.run_id.parse().ok())
+    }
+
+    /// The run that owns the id, as it is compared with others.
+    pub(super) fn owner(&self) -> Option<RunFacts> {
+        let open = self.current.as_ref().is_some_and(|record| record.open);
+        self.current_run().map(|run| RunFacts { run, order: self.current_order(), open })
     }
 
     /// Order of the run that owns the id.

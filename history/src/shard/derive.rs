@@ -3,6 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use antipode_conflict::{
+    Judgement, RunFacts,
+    standing::{Change, Standing},
+};
 use antipode_core::{
     decide::{activity, due, workflow_task},
     ids::{RunKey, RunOrder, Sequence, Timestamp},
@@ -50,17 +54,17 @@ pub(super) fn shown(run: &Run, current: bool) -> Shown {
 impl<T: Token> Shard<T> {
     /// Makes the current record name the greatest run (B6, B7: never lowered). Gives the run that owned the id before, when
     /// it is another one.
-    pub(super) fn arbitrate(&mut self, key: &RunKey) -> Result<Option<RunKey>, Refusal> {
+    pub(super) fn arbitrate(&mut self, key: &RunKey) -> Result<Option<RunFacts>, Refusal> {
         let order = self.cached(key)?.run.order();
         let workflow_key = key.workflow_key();
         let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(None) };
-        let before = workflow.current_run();
+        let before = workflow.owner();
         // Never lowered, also by a run that comes back event by event after it was deleted (B6).
         if order < workflow.current_order() {
             return Ok(None);
         }
         // Equal ones are of an owner that wrote twice (G2): the greater id everywhere, whichever came first.
-        if order == workflow.current_order() && before.is_some_and(|before| before > key.run) {
+        if order == workflow.current_order() && before.is_some_and(|before| before.run > key.run) {
             return Ok(None);
         }
         let record = current_record(&self.cached(key)?.run, order);
@@ -71,15 +75,15 @@ impl<T: Token> Shard<T> {
         workflow.current = Some(record.clone());
         self.gather.forgets.remove(&workflow_key);
         self.gather.currents.insert(workflow_key.clone(), CurrentRow { key: workflow_key.clone(), record });
-        Ok(before.filter(|before| *before != key.run).map(|before| workflow_key.run(before)))
+        Ok(before.filter(|before| before.run != key.run))
     }
 
     /// Writes what follows from a change of this run at this position.
     pub(super) fn changed_run(&mut self, key: &RunKey, at: Sequence) -> Result<(), Refusal> {
         self.sequence = self.sequence.max(at);
-        let suppressed = self.arbitrate(key)?;
+        let workflow_key = key.workflow_key();
+        let before = self.arbitrate(key)?;
         {
-            let workflow_key = key.workflow_key();
             let cached = self.cached_mut(key)?;
             cached.changed_at = at;
             cached.handed_over = false;
@@ -88,8 +92,11 @@ impl<T: Token> Shard<T> {
                 workflow.listed = None;
             }
         }
+        if let Some(before) = before {
+            self.tell_revived(key, before);
+        }
         self.derive(key)?;
-        if let Some(suppressed) = suppressed
+        if let Some(suppressed) = before.map(|before| workflow_key.run(before.run))
             && self.cached(&suppressed).is_ok()
         {
             // R621: an open run that lost its id becomes a zombie: its work is taken off the indexes.
@@ -98,8 +105,27 @@ impl<T: Token> Shard<T> {
             }
             self.derive(&suppressed)?;
         }
-        self.account(&key.workflow_key());
+        self.account(&workflow_key);
         Ok(())
+    }
+
+    /// A run took the id from this one: when it was superseded before, it is told that it is revived (R634).
+    fn tell_revived(&mut self, key: &RunKey, before: RunFacts) {
+        let Ok(cached) = self.cached(key) else { return };
+        if cached.run.state.is_open() && cached.shown.as_ref().is_some_and(|shown| shown.superseded) {
+            let standing = Standing { change: Change::Revived, owner: facts(&cached.run), other: before };
+            self.judged(key, Judgement::Standing(standing));
+        }
+    }
+
+    /// An open run does not own its id from now on, or from its first batch on: it is told who does (R621, N5).
+    fn tell_superseded(&mut self, key: &RunKey) {
+        let owner = self.workflows.get(&key.workflow_key()).and_then(super::cache::Workflow::owner);
+        let Some(owner) = owner.filter(|owner| owner.run != key.run) else { return };
+        if let Ok(cached) = self.cached(key) {
+            let standing = Standing { change: Change::Zombie, owner, other: facts(&cached.run) };
+            self.judged(key, Judgement::Standing(standing));
+        }
     }
 
     /// Recomputes the derived rows of a run and writes those that differ.
@@ -201,9 +227,13 @@ impl<T: Token> Shard<T> {
             return Ok(());
         }
         let row = visibility_row(&cached.run, &now_shown);
+        let superseded = now_shown.superseded && cached.shown.as_ref().is_none_or(|shown| !shown.superseded);
         cached.shown = Some(now_shown);
         if let Some(row) = row {
             self.gather.visibility.insert(key.clone(), row);
+        }
+        if superseded {
+            self.tell_superseded(key);
         }
         Ok(())
     }
@@ -231,6 +261,11 @@ impl<T: Token> Shard<T> {
         }
         Ok(())
     }
+}
+
+/// A run as it is compared with others of its workflow id.
+fn facts(run: &Run) -> RunFacts {
+    RunFacts { run: run.key.run, order: run.order(), open: run.state.is_open() }
 }
 
 /// When the run has something to do: by time, or at once when it is closed or superseded and holds clients' events (B1).

@@ -135,8 +135,8 @@ pub enum Output<T> {
     Alarm(RunKey, String),
     /// Count something else.
     Count(Event),
-    /// What the conflict code said to a replicated batch, and why.
-    Judged(RunKey, Box<antipode_conflict::explain::Explanation>),
+    /// What was said to a replicated entry, or what a run became among those of its workflow id, and why.
+    Judged(RunKey, Box<antipode_conflict::Judgement>),
     /// A law broke; the words say which. The driver logs it and acquires the shard anew.
     Broken(String),
 }

@@ -503,7 +503,8 @@ impl<T: Token> Shard<T> {
                 let refusal = Refusal::Quarantined(format!("the stored run is damaged: {why}"));
                 self.outputs.push(Output::Answer(token, Err(refusal)));
             }
-            Work::Apply { call, index, .. } => {
+            Work::Apply { call, index, entry } => {
+                self.tell_damaged(&entry, why);
                 self.apply_done(call, index, Applied::Poison(why.to_string()), Sequence(0));
             }
             // Out of the way of others that are due: a damaged run is never deleted.

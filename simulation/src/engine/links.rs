@@ -675,11 +675,6 @@ impl Engine {
         token: u64,
         applied: Vec<Applied>,
     ) -> Result<(), Failure> {
-        // B8: of a hole before a batch the end is known, of a successor nothing is.
-        let successors = applied.iter().filter(|one| matches!(one, Applied::NeedEvents { until: None, .. }));
-        for _ in 0..successors.count() {
-            self.note(State::SuccessorFirst);
-        }
         if self.stream_is(from, site, stream) {
             self.with_inbox(from, site, |inbox, cx| inbox.applied(cx, Call(token), Ok(applied)));
         }

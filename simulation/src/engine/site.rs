@@ -5,6 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use antipode_conflict::{
+    Judgement,
+    explain::{Explanation, Reason},
+};
 use antipode_core::{
     ids::{Incarnation, RunId, RunKey, ShardId, Timestamp},
     namespace::Record,
@@ -301,12 +305,14 @@ impl Engine {
 
     /// Verdicts become lines, and states worth counting.
     fn take_judged(&mut self, site: usize) {
-        for (run, explanation) in std::mem::take(&mut self.sites[site].region.judged) {
-            self.judged(site, &run, &explanation);
+        for (run, judgement) in std::mem::take(&mut self.sites[site].region.judged) {
+            if let Judgement::Entry(explanation) = &*judgement {
+                self.count_verdict(site, explanation);
+            }
+            self.told(site, &run, || judgement.words(), || Some(judgement.json()));
         }
         for (run, discard) in std::mem::take(&mut self.sites[site].region.stale) {
-            let json = || serde_json::to_value(&discard).ok();
-            self.told(site, &run, || discard.words(), json);
+            self.told(site, &run, || discard.words(), || Some(discard.json()));
         }
         for (run, words) in std::mem::take(&mut self.sites[site].region.alarms) {
             // G2: only a region that was set back in time writes a place again.
@@ -350,12 +356,16 @@ impl Engine {
         }
     }
 
-    fn judged(&mut self, site: usize, run: &RunKey, explanation: &antipode_conflict::explain::Explanation) {
-        match explanation.verdict {
-            "Duplicate" => self.note(State::Duplicate),
-            "NewBranch" => self.note(State::Branched),
-            "Extend" if !explanation.switches => self.note(State::LoserExtended),
-            "NeedEvents" => self.note(State::NeedEvents),
+    /// Verdicts on batches are states worth counting: what was stored counts, and what waits counts by what it waits for.
+    fn count_verdict(&mut self, site: usize, explanation: &Explanation) {
+        match (explanation.verdict, explanation.reason) {
+            ("Duplicate", Reason::Stored) => self.note(State::Duplicate),
+            ("NewBranch", _) => self.note(State::Branched),
+            ("Extend", _) if !explanation.switches => self.note(State::LoserExtended),
+            ("NeedEvents", Reason::SuccessorMissing) => self.note(State::SuccessorFirst),
+            ("NeedEvents", Reason::RunMissing | Reason::ParentMissing | Reason::OwnerForked) => {
+                self.note(State::NeedEvents);
+            }
             _ => {}
         }
         if explanation.switches {
@@ -365,8 +375,6 @@ impl Engine {
                 self.note(State::OwnBranchLost);
             }
         }
-        let json = || serde_json::to_value(explanation.report()).ok();
-        self.told(site, run, || explanation.words(), json);
     }
 
     /// Closed runs wait: their region asks its peers within a moment.

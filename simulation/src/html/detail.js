@@ -95,12 +95,15 @@ class Detail {
     const facts = el("dl", { class: "facts" });
     const fact = (name, ...value) => facts.append(el("dt", {}, name), el("dd", {}, ...value));
     if (detail.incoming) fact("incoming", el("code", {}, detail.incoming), detail.incoming_chain && el("code", { class: "soft chain" }, `chain ${detail.incoming_chain}`));
+    if (detail.state) fact("state", detail.state, detail.incoming_chain && el("code", { class: "soft chain" }, `chain ${detail.incoming_chain}`));
     if (detail.local) fact("stored", el("code", {}, detail.local));
     if (detail.ancestor) fact("ancestor", el("code", {}, detail.ancestor), el("span", { class: "soft" }, " last event shared by content"));
     if (detail.arithmetic && detail.arithmetic.length > 0) fact("by the lists", el("ol", { class: "arithmetic" }, detail.arithmetic.map((step) => el("li", {}, step))));
+    if (detail.asks) fact("missing, asked for", detail.asks.words);
+    for (const note of detail.notes || []) fact("note", note);
     if (detail.winner) fact("current", el("code", {}, detail.winner), el("div", {}, detail.why ? `because ${detail.why}` : ""));
     if (detail.rebuild !== undefined) fact("run", detail.rebuild ? el("b", { class: "amber" }, "rebuilt: the current branch changes") : "as it was: the current branch stays or grows");
-    const known = new Set(["verdict", "reason", "incoming", "incoming_chain", "local", "ancestor", "arithmetic", "winner", "why", "rebuild", "fork", "problem"]);
+    const known = new Set(["verdict", "reason", "incoming", "incoming_chain", "local", "ancestor", "arithmetic", "winner", "why", "rebuild", "fork", "problem", "state", "asks", "notes"]);
     for (const [name, value] of Object.entries(detail)) {
       if (!known.has(name) && value !== null) fact(name, typeof value === "string" ? value : JSON.stringify(value));
     }
