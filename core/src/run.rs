@@ -215,13 +215,15 @@ impl Run {
         self.line.last().and_then(|batch| batch.envelope.items.last())
     }
 
-    /// Order among the runs of the workflow id (B7).
+    /// Order among the runs of the workflow id (B7): of all its branches, so that it only grows. The current one has the greatest,
+    /// unless its owner wrote a version twice (G2).
     #[must_use]
     pub fn order(&self) -> RunOrder {
-        self.line.last().map_or_else(RunOrder::default, |batch| RunOrder {
-            version: batch.envelope.version,
-            place: batch.envelope.place,
-        })
+        let order = |branch: &Branch| {
+            let last = branch.items.last()?;
+            Some(RunOrder { version: last.version, place: branch.place })
+        };
+        self.branches().iter().filter_map(order).max().unwrap_or_default()
     }
 
     fn insert(&mut self, batch: &Arc<Batch>) -> Result<Inserted, RunError> {

@@ -353,7 +353,12 @@ impl<T: Token> Shard<T> {
         }
         if batch.envelope.version > tombstone.version() {
             self.resurrect(key);
-            return None;
+            // Whole: of the branches that lost nothing would come again by itself.
+            return Some(Applied::NeedEvents {
+                key: key.clone(),
+                known: VersionHistory::default(),
+                until: None,
+            });
         }
         let external = batch.envelope.identities.iter().filter(|entry| entry.identity.kind.is_reapplied());
         let records: Vec<_> = external
