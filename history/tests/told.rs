@@ -145,6 +145,44 @@ fn states_are_told() {
     assert_eq!(names(&mut west), []);
 }
 
+/// Entries of a deleted run: known with it, filed, filed before, or the run comes back (C6, I03).
+#[test]
+fn answers_of_a_tombstone_are_told() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    west.take_all(east.log(0));
+    west.set(view(2, true, &["east"]));
+    west.terminate();
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(run));
+    west.told.clear();
+    west.take_all(east.log(0));
+    let known = names(&mut west);
+    assert!(!known.is_empty() && known.iter().all(|told| *told == (run, "Duplicate")), "{known:?}");
+    let seen = east.tip().0;
+    east.signal("x");
+    let late = east.log(seen);
+    for (verdict, note) in [
+        ("Unclaimed", "filed as unclaimed: Signal \"x\", event 3@1"),
+        ("Duplicate", "it has no event of a client that is not filed"),
+    ] {
+        west.take_all(late.clone());
+        let told = told(&mut west);
+        let [(_, name, report)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((*name, &report["notes"][0]), (verdict, &note.into()));
+    }
+    assert_eq!(apply_state(&mut west, state(run)), Applied::Duplicate);
+    assert_eq!(names(&mut west), [(run, "Duplicate")]);
+    east.set(view(11, true, &["west"]));
+    let seen = east.tip().0;
+    east.signal("y");
+    assert!(matches!(west.apply(east.log(seen))[..], [Applied::NeedEvents { .. }]));
+    let told = told(&mut west);
+    let [(_, "Resurrect", report)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&report["asks"]["from"], &report["asks"]["until"]), (&1.into(), &Value::Null));
+}
+
 /// Two regions start a run each: who owns the id is told where the other run comes too late, where one loses the id, and where
 /// one gets it back (R621, R634, N5).
 #[test]

@@ -7,6 +7,10 @@
 //! a batch that comes late is told from a new one. The current record goes with the last row of its workflow id, not before:
 //! so no deletion makes an older run current (B6).
 
+use antipode_conflict::{
+    ask::Ask,
+    explain::{Explanation, Reason},
+};
 use antipode_core::{
     batch::Batch,
     identity::Identity,
@@ -59,11 +63,19 @@ impl Tombstone {
             .any(|items| items.contains(event, version))
     }
 
+    fn current(&self) -> Option<&wire::Branch> {
+        usize::try_from(self.head.current).ok().and_then(|index| self.head.branches.get(index))
+    }
+
     /// Last write version of the run when it was deleted.
     fn version(&self) -> FailoverVersion {
-        let current = usize::try_from(self.head.current).ok().and_then(|index| self.head.branches.get(index));
-        let last = current.and_then(|branch| branch.items.last());
+        let last = self.current().and_then(|branch| branch.items.last());
         last.map_or(FailoverVersion::LOCAL, |item| FailoverVersion(item.version))
+    }
+
+    /// The branch that was current when the run was deleted.
+    fn items(&self) -> Option<VersionHistory> {
+        self.current().and_then(|branch| VersionHistory::from_wire(&branch.items).ok())
     }
 
     /// Files a client's event. False: it is filed already.
@@ -347,11 +359,18 @@ impl<T: Token> Shard<T> {
     pub(super) fn late_batch(&mut self, batch: &Batch) -> Option<Applied> {
         let key = &batch.envelope.run;
         let tombstone = self.tombstone(key)?;
+        let compared = tombstone.items();
+        let told = |verdict, reason| Explanation {
+            compared: compared.clone(),
+            ..Explanation::of_batch(&batch.envelope, batch.chain, verdict, reason)
+        };
         if tombstone.knows(batch) {
+            self.tell(key, told("Duplicate", Reason::DeletedWith));
             self.outputs.push(Output::Count(Event::LateDuplicate));
             return Some(Applied::Duplicate);
         }
         if batch.envelope.version > tombstone.version() {
+            self.tell(key, told("Resurrect", Reason::DeletedBefore).asking(Ask::run(key.run, None)));
             self.resurrect(key);
             // Whole: of the branches that lost nothing would come again by itself.
             return Some(Applied::NeedEvents {
@@ -364,12 +383,12 @@ impl<T: Token> Shard<T> {
         let records: Vec<_> = external
             .map(|entry| unclaimed(key, &entry.identity, entry.event.0, batch.envelope.version.0))
             .collect();
-        Some(self.file_late(key, records))
+        Some(self.file_late(key, records, told("Unclaimed", Reason::DeletedAfter)))
     }
 
     /// The same for the state of a run: its registers are of no use any more, events that waited are filed.
     pub(super) fn late_state(&mut self, key: &RunKey, state: &wire::RunState) -> Option<Applied> {
-        self.tombstone(key)?;
+        let compared = self.tombstone(key)?.items();
         let waiting = state.pending.iter().filter(|pending| pending.anchor_event_id == 0);
         let records: Vec<_> = waiting
             .filter_map(|pending| {
@@ -377,19 +396,27 @@ impl<T: Token> Shard<T> {
                 Some(unclaimed(key, &identity, 0, pending.accepted_version))
             })
             .collect();
-        Some(self.file_late(key, records))
+        let told = Explanation::of_state(state, None, "Unclaimed", Reason::DeletedAfter);
+        Some(self.file_late(key, records, Explanation { compared, ..told }))
     }
 
-    fn file_late(&mut self, key: &RunKey, records: Vec<wire::Unclaimed>) -> Applied {
+    /// Files what is not filed yet, and tells it; when all of it is, the entry is known.
+    fn file_late(&mut self, key: &RunKey, records: Vec<wire::Unclaimed>, told: Explanation) -> Applied {
         let now = self.now.0;
         let Some(mut tombstone) = self.tombstone(key).cloned() else { return Applied::Duplicate };
-        let records =
-            records.into_iter().map(|record| wire::Unclaimed { recorded_unix_nanos: now, ..record });
-        let filed = records.filter(|record| tombstone.file(record.clone())).count();
-        if filed == 0 {
+        let mut notes = Vec::new();
+        for record in records {
+            if tombstone.file(wire::Unclaimed { recorded_unix_nanos: now, ..record.clone() }) {
+                notes.push(filed(&record));
+            }
+        }
+        if notes.is_empty() {
+            let notes = vec!["it has no event of a client that is not filed".to_string()];
+            self.tell(key, Explanation { verdict: "Duplicate", notes, ..told });
             self.outputs.push(Output::Count(Event::LateDuplicate));
             return Applied::Duplicate;
         }
+        self.tell(key, Explanation { notes, ..told });
         self.outputs.push(Output::Count(Event::Unclaimed));
         self.take_position(key);
         self.write_tombstone(key, tombstone);
@@ -420,6 +447,16 @@ fn head_of(run: &Run, now: Timestamp) -> wire::RunHead {
         batch_bytes: 0,
         deleted: Some(wire::Deleted { at_unix_nanos: now.0 }),
         ..run.head()
+    }
+}
+
+/// In words: what of a late entry is filed.
+fn filed(record: &wire::Unclaimed) -> String {
+    let identity = record.identity.as_ref().and_then(Identity::from_wire);
+    let what = identity.map_or_else(|| "an event".to_string(), |identity| identity.to_string());
+    match record.event_id {
+        0 => format!("filed as unclaimed: {what}, accepted under @{}", record.version),
+        event => format!("filed as unclaimed: {what}, event {event}@{}", record.version),
     }
 }
 
