@@ -1,6 +1,8 @@
 //! A seed writes a script while it runs: what happens next is drawn with an eye on the world (whom to ask, what is cut), and
 //! every act is written down with its moment, so that the same script runs again without the seed.
 
+use std::collections::BTreeSet;
+
 use crate::{
     engine::{
         Engine, Failure,
@@ -180,6 +182,8 @@ struct Author {
     weights: Weights,
     engine: Engine,
     steps: Vec<Step>,
+    /// Regions with a backup to come back from.
+    backups: BTreeSet<String>,
     count: u64,
     workflows: usize,
     pace: [Span; 2],
@@ -243,8 +247,18 @@ pub fn run(seed: u64, options: &Options, recorded: bool) -> Result<(Outcome, Scr
     let short = setup.retention < Setup::default().retention;
     let longest = if short { 800 } else { 10 + i64::try_from(random.below(60)).unwrap_or(0) };
     let pace = [Span::millis(1), options.pace.unwrap_or(Span::millis(longest))];
-    let mut author =
-        Author { random, weights, engine, steps: Vec::new(), count: 0, workflows, pace, short, follow: None };
+    let mut author = Author {
+        random,
+        weights,
+        engine,
+        steps: Vec::new(),
+        backups: BTreeSet::new(),
+        count: 0,
+        workflows,
+        pace,
+        short,
+        follow: None,
+    };
     while author.engine.steps() < options.steps && author.engine.findings.is_empty() {
         author.go_on()?;
     }
@@ -301,10 +315,23 @@ impl Author {
         if !self.engine.findings.is_empty() {
             return Ok(());
         }
+        if self.is_idle(&step) {
+            step = Step { wait: Some(Span(0)), ..Step::default() };
+        }
         step.at = Some(Span::micros(self.engine.elapsed().0 / 1_000 + wait));
         self.engine.perform(&step)?;
         self.steps.push(step);
         Ok(())
+    }
+
+    /// Drawn, and does nothing: a cut from a region to itself, a restore without a backup. A scenario may not say so.
+    fn is_idle(&mut self, step: &Step) -> bool {
+        self.backups.extend(step.backup.clone());
+        let cut = step.cut.as_ref().is_some_and(|cut| match cut.between.as_slice() {
+            [a, b] => a == b,
+            _ => !cut.from.is_empty() && cut.from == cut.to,
+        });
+        cut || step.restore.as_ref().is_some_and(|region| !self.backups.remove(region))
     }
 
     fn region(&mut self) -> String {

@@ -2,7 +2,11 @@
 //! length of time that never ends. Each is refused with line, column and what was expected, in the words of a scenario.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use antipode_simulation::{engine::script::Script, scenario};
+use antipode_simulation::{
+    engine::script::Script,
+    generate::{self, Options, Profile},
+    scenario, shrink,
+};
 
 fn read(text: &str) -> Result<Script, scenario::Malformed> {
     scenario::parse("file.yaml", text)
@@ -64,6 +68,9 @@ fn an_expectation_expects_something() {
             "  - expect: {workflow: w, status: running, branches: []}",
             &["column 44", "`branches: []` says nothing"],
         ),
+        ("  - expect: {workflow: w, history: [...]}", &["column 27", "every history is so"]),
+        ("  - expect: {version: 1, status: }", &["column 26", "`status` has no value"]),
+        ("  - on:\n    evict: east", &["column 5", "`on` has no value"]),
         (
             "  - expect: {workflow: w, current: 3@1}",
             &["column 36", "`3@1` is no version history: expected events and versions as in `[(3,1),(5,2)]`"],
@@ -251,7 +258,16 @@ fn what_is_no_yaml_is_told_in_our_words() {
         ("about: x\n", "line 1, column 1: `name` is missing"),
         ("name: x\nname: y\n", "line 2, column 1: `name` stands here a second time"),
         ("name: x\nworld: 7\n", "line 2, column 8: `world`: expected fields with values, as in `{in: east}`"),
-        ("name: x\nsteps: 7\n", "line 2, column 8: `steps`: expected a list"),
+        (
+            "name: x\nsteps: 7\n",
+            "line 2, column 8: `steps`: expected a list of steps, each of them after `- `",
+        ),
+        ("name: ''\n", "line 1, column 1: `name` is empty"),
+        (
+            "name: x\nsteps:\n\t- wait: 1s\n",
+            "line 3, column 2: this is not YAML: expected spaces, and not a tab",
+        ),
+        ("name: x: y\n", "line 1, column 8: this is not YAML: expected one `: ` a line"),
         ("name: x\nworld:\n  local: maybe\n", "line 3, column 10: `world.local`: expected true or false"),
         (
             "name: x\nworld: {net: {delay: 5ms}}\n",
@@ -269,7 +285,10 @@ fn what_is_no_yaml_is_told_in_our_words() {
         ),
         ("name: x\n---\nname: y\n", "line 3, column 1: a second document begins"),
         ("name: x\nsteps: [}\n", "line 2, column 8: this is not YAML"),
-        ("name: x\nsteps:\n  - force: east\n   wait: 1\n", "line 4, column 4: this is not YAML"),
+        (
+            "name: x\nsteps:\n  - force: east\n   wait: 1\n",
+            "line 4, column 4: this is not YAML: expected a line that is indented like",
+        ),
     ] {
         let why = read(text).unwrap_err().to_string();
         assert!(why.contains(wanted), "{text:?}: `{wanted}` is not in: {why}");
@@ -288,4 +307,22 @@ fn what_is_no_yaml_is_told_in_our_words() {
     }
     let why = scenario::parse_bytes("file.yaml", b"name: x\nabout: \xc3\xa9\xff\n").unwrap_err().to_string();
     assert_eq!(why, "file.yaml: line 2, column 9: the byte 0xff is no text: expected a file in UTF-8");
+}
+
+/// What a seed writes is a scenario by the same rules, so that what shrinking leaves of it runs as a file.
+#[test]
+fn what_a_seed_writes_is_accepted() {
+    let mut steps = 0;
+    for profile in Profile::ALL {
+        for seed in 1..9 {
+            let options = Options { profile: *profile, steps: 600, ..Options::default() };
+            let (_, script) = generate::run(seed, &options, false).unwrap();
+            steps += script.steps.len();
+            let text = shrink::to_yaml(&script);
+            if let Err(malformed) = read(&text) {
+                panic!("{} {seed}: {malformed}", profile.name());
+            }
+        }
+    }
+    assert!(steps > 1_000, "{steps} steps say little");
 }

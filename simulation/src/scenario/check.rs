@@ -44,6 +44,13 @@ const FAULTS: [&str; 23] = [
 /// The first thing that is wrong, with line and column.
 pub(super) fn wrong(script: &Script, text: &str) -> Option<String> {
     let places = Places::of(text);
+    if let Some(why) = places.unsaid() {
+        return Some(why);
+    }
+    if script.name.is_empty() {
+        let why = "`name` is empty: expected the name of the scenario".to_string();
+        return Some(Wrong::key(&["name"], why).told(&places));
+    }
     if let Some(wrong) = world_wrong(&script.world) {
         return Some(wrong.below(&["world"]).told(&places));
     }

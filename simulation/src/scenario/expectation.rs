@@ -66,6 +66,13 @@ pub(super) fn expect_wrong(expect: &Expect, regions: usize) -> Option<Wrong> {
             "`agree` compares regions: expected `in: all`, and a world of two or more".to_string(),
         );
     }
+    let any = |entry: &String| entry == "…" || entry == "...";
+    if !expect.history.is_empty() && expect.history.iter().all(any) {
+        return key(
+            "history",
+            "every history is so: expected at least one event, as `3@1` or its name".to_string(),
+        );
+    }
     versions_wrong(expect)
 }
 

@@ -76,6 +76,8 @@ enum Kind {
     Map(Vec<(String, Node)>),
     List(Vec<Node>),
     Word(String),
+    /// A key without a value.
+    Nothing,
 }
 
 impl Places {
@@ -113,6 +115,12 @@ impl Places {
         self.get(path).is_some_and(|node| matches!(&node.kind, Kind::List(nodes) if nodes.is_empty()))
     }
 
+    /// A key without a value: it says nothing, and would be taken for one that is not there.
+    pub(super) fn unsaid(&self) -> Option<String> {
+        let (place, name) = self.0.unsaid()?;
+        Some(format!("{place}: `{name}` has no value: expected one, or not to say it"))
+    }
+
     /// The name of what stands at a place: `expect.signals`.
     pub(super) fn name_at(&self, place: Place) -> Option<String> {
         let mut keys = Vec::new();
@@ -125,7 +133,19 @@ impl Node {
         match &self.kind {
             Kind::Map(fields) => fields.iter().find(|(name, _)| name == key).map(|(_, node)| node),
             Kind::List(nodes) => nodes.get(key.parse::<usize>().ok()?),
-            Kind::Word(_) => None,
+            Kind::Word(_) | Kind::Nothing => None,
+        }
+    }
+
+    /// The first key without a value: its place and its name.
+    fn unsaid(&self) -> Option<(Place, &str)> {
+        match &self.kind {
+            Kind::Map(fields) => fields.iter().find_map(|(name, node)| match node.kind {
+                Kind::Nothing => Some((node.key, name.as_str())),
+                _ => node.unsaid(),
+            }),
+            Kind::List(nodes) => nodes.iter().find_map(Self::unsaid),
+            Kind::Word(_) | Kind::Nothing => None,
         }
     }
 
@@ -135,6 +155,7 @@ impl Node {
             Kind::Map(fields) => fields.iter().find_map(|(_, node)| node.word(wanted)),
             Kind::List(nodes) => nodes.iter().find_map(|node| node.word(wanted)),
             Kind::Word(word) => (word == wanted).then_some(self.value),
+            Kind::Nothing => None,
         }
     }
 
@@ -149,7 +170,7 @@ impl Node {
                 false
             }),
             Kind::List(nodes) => nodes.iter().any(|node| node.value == place || node.names(place, keys)),
-            Kind::Word(_) => false,
+            Kind::Word(_) | Kind::Nothing => false,
         }
     }
 }
@@ -209,10 +230,10 @@ impl<'de> Visitor<'de> for Anything {
     }
 
     fn visit_unit<E>(self) -> Result<Kind, E> {
-        Ok(Kind::Word(String::new()))
+        Ok(Kind::Nothing)
     }
 
     fn visit_none<E>(self) -> Result<Kind, E> {
-        Ok(Kind::Word(String::new()))
+        Ok(Kind::Nothing)
     }
 }

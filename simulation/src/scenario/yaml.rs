@@ -9,8 +9,9 @@ pub(super) fn words(error: &Error, text: &str) -> String {
     let error = plain(error);
     let place = error.location().map_or(Place::BEGIN, Place::of);
     let name = Places::of(text).name_at(place).filter(|_| names_nothing(error));
-    let why = match &name {
-        Some(name) if PAIRS.contains(&name.as_str()) && lists(error) => format!("expected {PAIR}"),
+    let why = match name.as_deref() {
+        Some("steps") if lists(error) => "expected a list of steps, each of them after `- `".to_string(),
+        Some(name) if PAIRS.contains(&name) && lists(error) => format!("expected {PAIR}"),
         _ => why(error, text),
     };
     name.map_or_else(|| format!("{place}: {why}"), |name| format!("{place}: `{name}`: {why}"))
@@ -53,7 +54,7 @@ fn why(error: &Error, text: &str) -> String {
     match error {
         // Our own words, as those of a length of time.
         Error::Message { msg, .. } => msg.clone(),
-        Error::ExternalMessage { msg, .. } => format!("this is not YAML: {msg}"),
+        Error::ExternalMessage { msg, .. } => format!("this is not YAML: {}", grammar(msg)),
         Error::Eof { .. } if text.trim().is_empty() => {
             "the file is empty: expected `name`, `about`, `cites`, `world` and `steps`".to_string()
         }
@@ -92,12 +93,28 @@ fn why(error: &Error, text: &str) -> String {
     }
 }
 
+/// What the grammar of YAML misses, for the mistakes that people make.
+fn grammar(said: &str) -> &str {
+    const KNOWN: [(&str, &str); 9] = [
+        ("tabs disallowed", "expected spaces, and not a tab"),
+        ("found a tab", "expected spaces, and not a tab"),
+        ("did not find expected key", "expected a line that is indented like the one it follows"),
+        ("did not find expected '-'", "expected a line that is indented like the one it follows"),
+        ("did not find expected ',' or '}'", "expected `,` or `}`"),
+        ("did not find expected ',' or ']'", "expected `,` or `]`"),
+        ("mapping values are not allowed", "expected one `: ` a line: text with another one needs quotes"),
+        ("unexpected character", "expected quotes around text that begins like this"),
+        ("multiline quoted scalar", "expected the closing quote on the same line"),
+    ];
+    KNOWN.iter().find(|(theirs, _)| said.contains(theirs)).map_or(said, |(_, ours)| ours)
+}
+
 /// The library's name of a shape or of a type.
 fn shape(name: &str) -> String {
     let number = |least: String, most: String| format!("a whole number from {least} to {most}");
     match name {
         "mapping start" | "map" => "fields with values, as in `{in: east}`".to_string(),
-        "sequence start" | "seq" => "a list, as in `[east, west]`".to_string(),
+        "sequence start" | "seq" => "a list, as in `[a, b]`".to_string(),
         "string scalar" | "scalar" | "string" | "value" => "one word".to_string(),
         "bool" | "boolean" => "true or false".to_string(),
         "u32" => number(u32::MIN.to_string(), u32::MAX.to_string()),
