@@ -146,8 +146,8 @@ impl Run {
 
     /// The same when the run that owns the workflow id was deleted after its retention: nobody is left to take anything.
     #[must_use]
-    pub fn owed_to_nobody(&self) -> Vec<wire::Unclaimed> {
-        self.owing(None, false).file
+    pub fn owed_to_nobody(&self, lost: bool) -> Vec<wire::Unclaimed> {
+        self.owing(None, lost).file
     }
 
     fn owing(&self, owner: Option<&Self>, lost: bool) -> Owing {

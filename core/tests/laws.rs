@@ -816,7 +816,7 @@ fn an_acknowledged_start_that_lost_is_listed() {
     assert_eq!(listed(&owing), [(1, 1)]);
     new.terminate();
     assert_eq!(listed(&old.run.owed_to(&new.run, false)), [(1, 1)]);
-    assert_eq!(old.run.owed_to_nobody().len(), 1);
+    assert_eq!(old.run.owed_to_nobody(false).len(), 1);
     old.run.unclaimed.extend(owing.file);
     assert_eq!(listed(&old.run.owed_to(&new.run, false)), []);
     assert!(!old.run.may_owe(), "and then nothing is left to do");

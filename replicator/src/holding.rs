@@ -104,7 +104,9 @@ pub(crate) fn proofs(
     let mut proofs: BTreeMap<ShardId, Proof> =
         (1..=shards).map(ShardId).map(|shard| (shard, proof(shard))).collect();
     let withheld = known.withheld.values().flatten().map(|entry| &entry.run);
-    for run in known.exceptions_there.keys().chain(withheld).chain(&heard.quarantined) {
+    // What of a run could not be applied here may bring branches that its deletion would forget.
+    let here = known.exceptions_here.iter().map(|(run, _)| run);
+    for run in known.exceptions_there.keys().chain(withheld).chain(&heard.quarantined).chain(here) {
         if let Some(proof) = proofs.get_mut(&shard_of(&run.workflow_key(), shards)) {
             proof.exceptions.insert(run.clone());
         }
@@ -124,9 +126,11 @@ mod tests {
         // E1, C6, C7
         let state = PeerState::new();
         let lacked = key("w", 1);
+        let refused = key("v", 2);
         state.change(|known| {
             known.proof_by_peer = BTreeMap::from([(ShardId(1), Sequence(4)), (ShardId(2), Sequence(9))]);
             known.exceptions_there.insert(lacked.clone(), "broken".to_string());
+            known.exceptions_here.add(&refused, "broken", 1).unwrap();
         });
         let positions = BTreeMap::from([(ShardId(3), Sequence(7))]);
         let vector = Vector::of_wire(&Vector::to_wire(RegionId(3), Some(Incarnation(8)), &positions));
@@ -137,6 +141,9 @@ mod tests {
         let owner = shard_of(&lacked.workflow_key(), 3);
         for (shard, proof) in &proofs {
             assert_eq!(proof.exceptions.contains(&lacked), *shard == owner);
+            // Neither here: the rest of the run may still come.
+            let owner = shard_of(&refused.workflow_key(), 3);
+            assert_eq!(proof.exceptions.contains(&refused), *shard == owner);
             assert!(!proof.silent);
             assert_eq!(proof.down[&RegionId(3)].proved, positions);
             assert_eq!(proof.down[&RegionId(3)].incarnation, Incarnation(8));

@@ -103,7 +103,13 @@ impl<T: Token> Shard<T> {
         }
         let mut at: &Run = run;
         for _ in 0..HOPS {
-            let Some(before) = at.predecessor().and_then(other) else { return false };
+            let Some(id) = at.predecessor() else { return false };
+            let Some(before) = other(id) else {
+                // A successor outranks the run before it, also when that one is deleted; what does not comes from a branch that
+                // lost, or was never known here.
+                let deleted = self.tombstone(&RunKey { run: id, ..key.clone() });
+                return deleted.is_some_and(|deleted| order < deleted.order());
+            };
             let beside = before.successors().into_iter().filter(|id| *id != at.key.run).filter_map(other);
             if before.lost_with_branch(at, order) || beside.into_iter().any(|other| other.order() > order) {
                 return true;

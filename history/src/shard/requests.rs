@@ -239,7 +239,9 @@ impl<T: Token> Shard<T> {
         let Some(owner) = owner.map(|run| RunKey { run, ..key.clone() }) else { return Ok(()) };
         let owing = if !self.need_run(&owner)? {
             // The owner was deleted after its retention; its record still keeps this run from the id (B6).
-            Owing { file: self.cached(key)?.run.owed_to_nobody(), ..Owing::default() }
+            self.need_descent(key)?;
+            let lost = self.is_lost(key);
+            Owing { file: self.cached(key)?.run.owed_to_nobody(lost), ..Owing::default() }
         } else if self.cached(&owner)?.run.newest_version() > version {
             return Ok(());
         } else {

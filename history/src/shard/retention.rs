@@ -14,7 +14,7 @@ use antipode_conflict::{
 use antipode_core::{
     batch::Batch,
     identity::Identity,
-    ids::{FailoverVersion, Nanos, RunKey, Sequence, Timestamp},
+    ids::{FailoverVersion, Nanos, Place, RunKey, RunOrder, Sequence, Timestamp},
     run::Run,
     version_history::VersionHistory,
 };
@@ -76,6 +76,16 @@ impl Tombstone {
     /// The branch that was current when the run was deleted.
     fn items(&self) -> Option<VersionHistory> {
         self.current().and_then(|branch| VersionHistory::from_wire(&branch.items).ok())
+    }
+
+    /// Its order among the runs of the workflow id when it was deleted (B7).
+    pub(super) fn order(&self) -> RunOrder {
+        let order = |branch: &wire::Branch| {
+            let place = branch.place.unwrap_or_default();
+            let version = FailoverVersion(branch.items.last()?.version);
+            Some(RunOrder { version, place: Place { epoch: place.epoch, sequence: place.sequence } })
+        };
+        self.head.branches.iter().filter_map(order).max().unwrap_or_default()
     }
 
     /// Files a client's event. False: it is filed already.
@@ -239,7 +249,9 @@ impl<T: Token> Shard<T> {
             return Ok(true);
         };
         if !self.need_run(&owner)? {
-            return Ok(!self.cached(key)?.run.owed_to_nobody().is_empty());
+            self.need_descent(key)?;
+            let lost = self.is_lost(key);
+            return Ok(!self.cached(key)?.run.owed_to_nobody(lost).is_empty());
         }
         Ok(!self.owing(key, &owner)?.is_empty())
     }

@@ -232,7 +232,11 @@ impl Engine {
             let lacked = self.links.told.get(&(site, to)).into_iter().flat_map(|told| &told.quarantined);
             // What is held back here was announced, and its proof says nothing either.
             let withheld = self.withheld_from(site, to);
-            let lacked: BTreeSet<RunKey> = excepted.keys().chain(lacked).chain(withheld).cloned().collect();
+            let mut lacked: BTreeSet<RunKey> =
+                excepted.keys().chain(lacked).chain(withheld).cloned().collect();
+            // Nor may what could not be applied here be forgotten here.
+            let refused = self.stored_exceptions(site, self.sites[to].region.id);
+            lacked.extend(refused.iter().map(|(run, _)| run.clone()));
             let peer = self.name(to).to_string();
             // The previous version never says for whom others should relay.
             let silent = !self.links.streams.contains_key(&(site, to)) || self.sites[to].previous;
