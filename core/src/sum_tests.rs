@@ -52,7 +52,11 @@ fn no_bit_of_a_state_changes_unseen() {
             Err(Changed) => seen += 1,
             // Only the sum itself, its tag or its form: what it covers is whole.
             Ok(()) => {
-                assert_eq!(wire::RunState { sum: Bytes::new(), sum_form: 0, ..changed }, state(), "bit {bit}")
+                assert_eq!(
+                    wire::RunState { sum: Bytes::new(), sum_form: 0, ..changed },
+                    state(),
+                    "bit {bit}"
+                );
             }
         }
     }
