@@ -66,6 +66,11 @@ fn every_impurity_is_found_in_every_pure_place() {
         ("async fn wait() {}", "async"),
         ("answer.await", "await"),
         ("tokio::spawn(task)", "tokio"),
+        ("use std::collections::hash_map::Entry;", "hash_map"),
+        ("use std::time::*;", "::*"),
+        ("thread_local! { static X: u8 = 0; }", "thread_local"),
+        ("static COUNT: AtomicU64 = AtomicU64::new(0);", "AtomicU64"),
+        ("let length = base.powi(3);", "powi"),
     ] {
         let text = format!("//! A file.\nfn f() {{\n    {line}\n}}\n");
         let found = workspace::impurities("core/src/x.rs", &text);
@@ -74,6 +79,9 @@ fn every_impurity_is_found_in_every_pure_place() {
             "{line}: {found:?}"
         );
     }
+    let spread = "//! A file.\nuse std::{\n    collections::BTreeMap,\n    thread as t,\n};\nfn f(thread: u8) {}\n";
+    let found = workspace::impurities("core/src/x.rs", spread);
+    assert_eq!(found.iter().map(|finding| finding.line).collect::<Vec<_>>(), [4], "{found:?}");
     let harmless = "let net = setup.net.clone(); let processed = environment(thread_of(rand_like));";
     assert_eq!(workspace::impurities("core/src/x.rs", harmless), []);
     for pure in [
@@ -82,6 +90,8 @@ fn every_impurity_is_found_in_every_pure_place() {
         "history/src/shard/mod.rs",
         "history/src/token.rs",
         "replicator/src/proof.rs",
+        "replicator/src/cover.rs",
+        "history/src/api.rs",
         "replicator/src/inbox/entries.rs",
         "simulation/src/world.rs",
         "simulation/src/engine/links.rs",
