@@ -79,6 +79,12 @@ impl Engine {
         if listed.is_some() && version < self.watch.forced_max {
             return;
         }
+        // Or when a termination of that workflow id may have lost by force: it is carried out late, and ends what went on since.
+        let terminates =
+            |other: &Call| other.workflow == call.workflow && matches!(other.what, What::Terminate);
+        if listed.is_some() && self.watch.forced > 0 && self.calls.all.iter().any(terminates) {
+            return;
+        }
         let listed =
             if listed.is_some() { "only listed, though no later version was forced" } else { "lost" };
         let at = Span(acked.at.0 - super::BEGIN.0);

@@ -79,7 +79,8 @@ fn every_impurity_is_found_in_every_pure_place() {
             "{line}: {found:?}"
         );
     }
-    let spread = "//! A file.\nuse std::{\n    collections::BTreeMap,\n    thread as t,\n};\nfn f(thread: u8) {}\n";
+    let spread =
+        "//! A file.\nuse std::{\n    collections::BTreeMap,\n    thread as t,\n};\nfn f(thread: u8) {}\n";
     let found = workspace::impurities("core/src/x.rs", spread);
     assert_eq!(found.iter().map(|finding| finding.line).collect::<Vec<_>>(), [4], "{found:?}");
     let harmless = "let net = setup.net.clone(); let processed = environment(thread_of(rand_like));";
