@@ -137,6 +137,7 @@ impl Engine {
         here.hand_over = None;
         here.cache.clear();
         let waiting = std::mem::take(&mut here.waiting);
+        self.fetches_die(site);
         self.watch.thaw(site);
         self.link_ends_of(site);
         for other in (0..self.sites.len()).filter(|other| *other != site) {
@@ -232,6 +233,7 @@ impl Engine {
             store: region.store.copy(region.store.identity().clone()),
             record: region.record.clone(),
             stored: self.watch.stored_of(site),
+            deleted: self.watch.graves.state_of(site),
         };
         self.trace.line(Kind::Fault, Some(site), None, || "its store is backed up".to_string());
         self.sites[site].backup = Some(backup);
@@ -252,7 +254,7 @@ impl Engine {
         self.sites[site].region.store = backup.store.copy(identity);
         self.sites[site].region.record = backup.record;
         self.sites[site].region.positions.clear();
-        self.watch.restored(site, backup.stored);
+        self.watch.restored(site, backup.stored, &backup.deleted);
         // What peers proved of the log of another life says nothing about this one's (E2).
         self.forget_proofs(site);
         self.trace.line(Kind::Fault, Some(site), None, || {

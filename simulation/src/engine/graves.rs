@@ -22,6 +22,8 @@ struct Grave {
     kept: Arc<Kept>,
     /// Its tombstone stands: nothing of it may be stored again.
     stands: bool,
+    /// The region was restored to a time before the deletion.
+    undone: bool,
 }
 
 /// All of them, by region.
@@ -35,9 +37,24 @@ pub(crate) struct Graves {
 }
 
 impl Graves {
-    /// A region lost what it stored.
-    pub(crate) fn lost(&mut self, site: usize, chains: &BTreeSet<ChainValue>) {
+    /// Runs that a region has deleted, and whether their tombstones stand: part of a backup.
+    pub(crate) fn state_of(&self, site: usize) -> BTreeMap<RunId, bool> {
+        let here = self.here(site).filter(|(_, grave)| !grave.undone);
+        here.map(|((_, run), grave)| (*run, grave.stands)).collect()
+    }
+
+    /// A region lost what it stored, and knows of its deletions only what its backup knew.
+    pub(crate) fn lost(&mut self, site: usize, chains: &BTreeSet<ChainValue>, knew: &BTreeMap<RunId, bool>) {
         self.past.entry(site).or_default().extend(chains);
+        for ((_, run), grave) in self.graves.iter_mut().filter(|((other, _), _)| *other == site) {
+            let known = knew.get(run);
+            (grave.stands, grave.undone) = (known == Some(&true), known.is_none());
+        }
+    }
+
+    fn here(&self, site: usize) -> impl Iterator<Item = (&(usize, RunId), &Grave)> {
+        let from = (site, RunId(uuid::Uuid::nil()));
+        self.graves.range(from..).take_while(move |((other, _), _)| *other == site)
     }
 
     /// The namespace has this retention in some region.
@@ -45,9 +62,17 @@ impl Graves {
         self.retention_min = Some(self.retention_min.map_or(seconds, |known| known.min(seconds)));
     }
 
-    /// Did this region delete it?
+    /// Did this region delete it, as far as it can know?
     pub(crate) fn has(&self, site: usize, run: &RunId) -> bool {
-        self.graves.contains_key(&(site, *run))
+        self.graves.get(&(site, *run)).is_some_and(|grave| !grave.undone)
+    }
+
+    /// Did this region delete this batch of it?
+    pub(crate) fn holds(&self, site: usize, run: &RunId, chain: &ChainValue) -> bool {
+        let grave = self.graves.get(&(site, *run));
+        grave.is_some_and(|grave| {
+            !grave.undone && grave.kept.batches.iter().any(|batch| batch.chain == *chain)
+        })
     }
 
     /// Did any?
@@ -57,10 +82,7 @@ impl Graves {
 
     /// Runs of a workflow id that a region deleted, as they were.
     pub(crate) fn of(&self, site: usize, workflow: &str) -> Runs {
-        let here = self
-            .graves
-            .range((site, RunId(uuid::Uuid::nil()))..)
-            .take_while(|((other, _), _)| *other == site);
+        let here = self.here(site);
         here.filter(|(_, grave)| grave.workflow == workflow)
             .map(|((_, run), grave)| (*run, Arc::clone(&grave.kept)))
             .collect()
@@ -93,7 +115,8 @@ impl Engine {
         }
         for (key, kept) in dying {
             self.check_deletion(site, &key, &kept);
-            let grave = Grave { workflow: key.workflow.to_string(), kept: Arc::new(kept), stands: true };
+            let workflow = key.workflow.to_string();
+            let grave = Grave { workflow, kept: Arc::new(kept), stands: true, undone: false };
             self.watch.graves.graves.insert((site, key.run), grave);
         }
         for row in &group.batches {

@@ -57,6 +57,8 @@ pub(crate) struct Backup {
     pub(crate) store: MemoryStore,
     pub(crate) record: Record,
     pub(crate) stored: super::watch::Stored,
+    /// Runs that retention had deleted, and whether their tombstones stood.
+    pub(crate) deleted: BTreeMap<RunId, bool>,
 }
 
 /// A region and what is around it.

@@ -33,7 +33,7 @@ struct TimeOf {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stored {
     chains: BTreeSet<ChainValue>,
-    own: BTreeMap<ChainValue, FailoverVersion>,
+    own: BTreeMap<ChainValue, (FailoverVersion, RunId)>,
     log: BTreeMap<(ShardId, Sequence), (RunId, ChainValue, RegionId)>,
     version: FailoverVersion,
 }
@@ -98,12 +98,12 @@ impl Watch {
         self.stored.get(&site).map(|stored| stored.version).unwrap_or_default()
     }
 
-    pub(crate) fn restored(&mut self, site: usize, stored: Stored) {
+    pub(crate) fn restored(&mut self, site: usize, stored: Stored, deleted: &BTreeMap<RunId, bool>) {
         self.restores += 1;
         self.thaw(site);
         self.orders.retain(|(other, _), _| *other != site);
         if let Some(before) = self.stored.insert(site, stored) {
-            self.graves.lost(site, &before.chains);
+            self.graves.lost(site, &before.chains, deleted);
         }
         self.checked.retain(|(from, to, _), _| *from != site && *to != site);
     }
@@ -182,7 +182,7 @@ impl Engine {
             stored.version = stored.version.max(envelope.version);
             stored.log.insert((group.shard, row.sequence), (envelope.run.run, chain, envelope.origin.region));
             if own {
-                stored.own.insert(chain, envelope.version);
+                stored.own.insert(chain, (envelope.version, envelope.run.run));
             }
             self.check_batch(site, group.shard, row.sequence, &row.batch.envelope, chain, own);
             self.check_times(site, &row.batch);
@@ -266,8 +266,10 @@ impl Engine {
                 format!("{name} wrote {run} under version {}, which is not its own", envelope.version),
             );
         }
-        // What a restored region wrote in an earlier life comes back to it like anybody's.
-        let now = own && envelope.version == self.sites[site].region.record.version();
+        // What a restored region wrote in an earlier life comes back to it like anybody's, also where both minted one version.
+        let now = own
+            && envelope.origin.incarnation == self.sites[site].incarnation()
+            && envelope.version == self.sites[site].region.record.version();
         if now
             && let Some(barrier) = self.watch.frozen.get(&(site, shard))
             && at > *barrier
@@ -437,7 +439,8 @@ impl Engine {
         self.became_active(site, true);
     }
 
-    /// A release: from now on the old region's writes are final.
+    /// A release: from now on the old region's writes are final, and the target has them; what retention deleted in either
+    /// need not be there (C6).
     pub(crate) fn watch_release(&mut self, site: usize, target: usize) {
         let old = self.sites[site].region.id;
         let version = self.sites[site].region.record.version();
@@ -445,10 +448,13 @@ impl Engine {
             let there = self.watch.stored_of_ref(target);
             let here = self.watch.stored_of_ref(site);
             let lacks = |chain: &ChainValue| !there.is_some_and(|there| there.chains.contains(chain));
+            let graves = &self.watch.graves;
+            let deleted =
+                |chain: &ChainValue, run: &RunId| graves.has(target, run) || graves.holds(site, run, chain);
             here.map(|here| {
                 here.own
                     .iter()
-                    .filter(|(chain, v)| **v == version && lacks(chain))
+                    .filter(|(chain, (v, run))| *v == version && lacks(chain) && !deleted(chain, run))
                     .map(|(chain, _)| *chain)
                     .collect()
             })
@@ -509,5 +515,38 @@ impl Engine {
 impl Watch {
     fn stored_of_ref(&self, site: usize) -> Option<&Stored> {
         self.stored.get(&site)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use antipode_core::ids::{Sequence, ShardId};
+
+    use super::Engine;
+    use crate::scenario;
+
+    #[test]
+    fn what_comes_back_of_an_earlier_life_is_not_written_after_a_barrier() {
+        // F2, E2: both lives minted the version under which the region writes.
+        let text = "name: t\nabout: One run.\nworld:\n  regions: [{name: east, shards: 1, workers: false}]\n\
+                    steps:\n  - start: {workflow: w, in: east, id: s0}\n  - settle: cut\n";
+        let script = scenario::parse("t.yaml", text).unwrap();
+        let mut engine = Engine::new(&script.world, None).unwrap();
+        for step in &script.steps {
+            engine.perform(step).unwrap();
+        }
+        engine.settle(false).unwrap();
+        let rows = engine.sites[0].region.stored_rows(&engine.key("w")).unwrap();
+        let batch = rows[0].batches[0].batch.clone();
+        engine.watch.freeze(0, ShardId(1), Sequence(0));
+        let look = |engine: &mut Engine| {
+            engine.check_batch(0, ShardId(1), Sequence(9), &batch.envelope, batch.chain, true);
+            engine.findings.drain(..).map(|finding| finding.oracle).collect::<Vec<_>>()
+        };
+        assert_eq!(look(&mut engine), ["F2"]);
+        engine.sites[0].incarnations += 100;
+        assert_eq!(look(&mut engine), [""; 0]);
     }
 }

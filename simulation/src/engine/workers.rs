@@ -151,9 +151,10 @@ impl Engine {
         let run = token.key.run;
         let first = given.first().map_or(1, |event| event.event_id);
         if first > 1 && !self.sites[site].cache.contains_key(&run) {
-            // It has lost the run since it told its sticky queue, and asks for the history.
+            // It has lost the run since it told its sticky queue, and asks for the history: of the branch that its task stands on,
+            // which need not be the current one any more.
             let stored = self.sites[site].region.stored_runs(&token.key.workflow_key()).ok()?;
-            let mut events = stored.get(&run).map(|kept| kept.events(kept.run.tip())).unwrap_or_default();
+            let mut events = stored.get(&run).map(|kept| kept.events(token.tip)).unwrap_or_default();
             events.truncate(usize::try_from(first - 1).unwrap_or(0));
             self.sites[site].cache.insert(run, Arc::new(events));
         }

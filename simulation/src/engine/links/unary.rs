@@ -111,6 +111,14 @@ impl Engine {
         Ok(())
     }
 
+    /// A region dies with fetches in its hands: whoever asked sees his call fail.
+    pub(crate) fn fetches_die(&mut self, peer: usize) {
+        for (from, to, stream, call) in std::mem::take(&mut self.sites[peer].fetching).into_values() {
+            let answer = Payload::FetchAnswer { call, answer: Err("the region died".to_string()) };
+            self.post_between(from, to, to, to, stream, answer);
+        }
+    }
+
     pub(super) fn merge_record(
         &mut self,
         site: usize,
