@@ -60,6 +60,8 @@ pub(crate) struct Operation {
     pub(crate) request: FailoverRequest,
     pub(crate) until: Instant,
     pub(crate) steps: Vec<String>,
+    /// What somebody should look at, although it goes on.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Operation {
@@ -67,6 +69,11 @@ impl Operation {
         let line = line.into();
         tracing::info!(namespace = self.request.namespace, to = self.request.to, "failover: {line}");
         self.steps.push(line);
+    }
+
+    pub(crate) fn warn(&mut self, line: String) {
+        tracing::warn!(namespace = self.request.namespace, to = self.request.to, "failover: {line}");
+        self.warnings.push(line);
     }
 
     pub(crate) fn left(&self) -> Duration {
@@ -119,8 +126,7 @@ impl Failover {
     /// Whether a region answers now.
     pub(crate) async fn reachable(&self, region: &str, patience: Duration) -> bool {
         let Ok(peer) = self.shared.peer(region) else { return region == self.shared.here() };
-        let request = antipode_proto::link::HelloRequest { caller: Some(self.shared.info()) };
-        self.shared.call(&peer, patience, |mut link| async move { link.hello(request).await }).await.is_ok()
+        self.shared.hello(&peer, patience).await.is_ok()
     }
 
     async fn spawn(
@@ -133,7 +139,8 @@ impl Failover {
             _ => DEADLINE_DEFAULT,
         };
         let (this, to) = (Arc::clone(self), request.to.clone());
-        let operation = Operation { request, until: Instant::now() + patience, steps: Vec::new() };
+        let operation =
+            Operation { request, until: Instant::now() + patience, steps: Vec::new(), warnings: Vec::new() };
         // A task of its own: a caller that hangs up must not leave a namespace half way (F1).
         let task = tokio::spawn(async move { this.route(operation, may_forward).await });
         let result = task.await.unwrap_or(Err(Error::Stopping));

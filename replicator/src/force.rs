@@ -94,6 +94,7 @@ impl Failover {
             predicted_loss_runs: forced
                 .predicted_loss_runs
                 .map_or(-1, |runs| i64::try_from(runs).unwrap_or(i64::MAX)),
+            warnings: operation.warnings,
         })
     }
 
@@ -104,7 +105,12 @@ impl Failover {
         let lock = self.lock_of(id);
         let _running = lock.lock().await;
         let request = FailoverRequest { to: self.shared.here().to_string(), ..FailoverRequest::default() };
-        let mut operation = Operation { request, until: Instant::now() + GATHER_PATIENCE, steps: Vec::new() };
+        let mut operation = Operation {
+            request,
+            until: Instant::now() + GATHER_PATIENCE,
+            steps: Vec::new(),
+            warnings: Vec::new(),
+        };
         let gathered = self.gather(id, &mut operation).await?;
         self.catch_up(&gathered, &mut operation).await;
         let forced = Forced {

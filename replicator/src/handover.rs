@@ -13,6 +13,7 @@ use antipode_proto::{admin::FailoverReply, link::PushNamespacesRequest};
 use futures::future::try_join_all;
 
 use crate::{
+    clocks::{REFUSE_ABOVE, Skew, Verdict, WARN_ABOVE},
     cover,
     error::Error,
     failover::{Failover, Operation},
@@ -110,10 +111,23 @@ impl Failover {
         operation: &mut Operation,
     ) -> Result<Timestamp, Error> {
         self.refuse_exceptions(entry, target)?;
+        // Now, because nobody should wait for a refusal; a target that does not answer yet is asked once it does.
+        match self.refuse_skew(entry, target).await {
+            Err(error) if error.is_unreachable() => {}
+            compared => _ = compared?,
+        }
         let tips = self.committed();
         self.wait_for_proof(entry, target, &tips, operation, "before anything was frozen").await?;
         self.wait_for_others(entry, target, &tips, operation, "before anything was frozen").await?;
         operation.step(format!("{} has everything committed so far", target.name));
+        let skew = self.refuse_skew(entry, target).await?;
+        if skew.verdict() == Verdict::Warn {
+            let (words, limit) =
+                (skew.between(self.shared.here(), &target.name), WARN_ABOVE.0 / 1_000_000_000);
+            operation.warn(format!(
+                "{words}, more than {limit} s: timers and timeouts that are under way come early or late by as much"
+            ));
+        }
         let name = antipode_core::ids::RunId::from_random(self.shared.entropy.bytes16()).to_string();
         let frozen_at = self.shared.now();
         self.begin(entry.id(), target, &name, operation).await?;
@@ -222,6 +236,25 @@ impl Failover {
             target.name,
             exceptions.len(),
             entry.name()
+        )))
+    }
+
+    /// H2: from now on the target's clock keeps the deadlines of what runs. One that is far off refuses the hand-over while
+    /// nothing is frozen.
+    async fn refuse_skew(&self, entry: &Entry, target: &Peer) -> Result<Skew, Error> {
+        let (_, skew) = self.shared.hello(target, PUSH_PATIENCE).await?;
+        if skew.verdict() != Verdict::Refuse {
+            return Ok(skew);
+        }
+        let (here, name) = (self.shared.here(), entry.name());
+        Err(Error::FailedPrecondition(format!(
+            "namespace {name} is not handed over: {}, more than {} s, and timers and timeouts that are under way would come early or \
+             late by as much. {here} stays active. Set the clocks right and ask again; a forced failover is refused for no clock: \
+             antipode failover {name} --to {} --force --address {}",
+            skew.between(here, &target.name),
+            REFUSE_ABOVE.0 / 1_000_000_000,
+            target.name,
+            target.address
         )))
     }
 
@@ -371,5 +404,6 @@ fn handed_over(
         not_asked: Vec::new(),
         steps: operation.steps,
         predicted_loss_runs: 0,
+        warnings: operation.warnings,
     }
 }

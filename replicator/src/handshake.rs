@@ -1,10 +1,7 @@
 //! What two regions must agree on before anything flows between them, and the words of each refusal (R115, R120, I31).
-//! Pure. Shard counts may differ in any way (I06); clocks are compared for display only (H1).
+//! Pure. Shard counts may differ in any way (I06); clocks are no part of it (H1; what they mean for a hand-over: `clocks`).
 
-use antipode_core::{
-    ids::{RegionId, Timestamp},
-    region::Regions,
-};
+use antipode_core::{ids::RegionId, region::Regions};
 use antipode_proto::link::RegionInfo;
 
 /// Features of the protocol that this build speaks; a peer must speak those that `REQUIRED` names.
@@ -129,12 +126,6 @@ pub fn check(here: &str, regions: &Regions, peer: &RegionInfo) -> Result<(), Mis
         return Err(Mismatch::Features { peer: name(), missing });
     }
     Ok(())
-}
-
-/// How far the peer's clock is ahead of ours, by what it said when it sent its info; for display and preflight (H2).
-#[must_use]
-pub fn skew_nanos(peer: &RegionInfo, now: Timestamp) -> i64 {
-    peer.clock_unix_nanos.saturating_sub(now.0)
 }
 
 #[cfg(test)]

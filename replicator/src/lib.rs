@@ -3,11 +3,12 @@
 //! commit order ([`cursor`], [`selection`]), an [`inbox`] owns its positions, hands entries to its own shards ([`entry`]),
 //! mends what cannot be applied at once ([`mending`]) and proves ranges ([`proof`]). Around them are tasks that only carry:
 //! `source`, `receiver`, `intake`, `lane`, `fetch`. Namespaces move by hand-over or by force (`failover`, `handover`, `force`,
-//! `keeper`). Everything between regions passes the `gate`.
+//! `keeper`), unless the clocks disagree ([`clocks`]). Everything between regions passes the `gate`.
 //!
 //! Not built: seeding of a region that joins a namespace (C9), anti-entropy (G3), a ring of live entries in memory, an
 //! index by origin, so that a relay (C7) need not read the log from its beginning.
 
+pub mod clocks;
 pub mod cover;
 pub mod cursor;
 pub mod entry;

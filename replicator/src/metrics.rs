@@ -77,6 +77,8 @@ pub(crate) struct Metrics {
     pub(crate) proof_of_peer: Family<PeerShard, Gauge>,
     pub(crate) quarantined: Family<Peer, Gauge>,
     pub(crate) failovers: Family<PeerOutcome, Counter>,
+    /// How far a peer's clock is ahead of ours, as last measured (H2).
+    pub(crate) clock_skew_millis: Family<Peer, Gauge>,
     /// Seconds from sending to the proof, both ends' clocks: for display (H1).
     pub(crate) apply_seconds: Family<Peer, Histogram>,
 }
@@ -108,6 +110,7 @@ impl Metrics {
             proof_of_peer: Family::default(),
             quarantined: Family::default(),
             failovers: Family::default(),
+            clock_skew_millis: Family::default(),
             apply_seconds: Family::new_with_constructor(latency as fn() -> Histogram),
         };
         let m = &metrics;
@@ -157,6 +160,11 @@ impl Metrics {
         );
         registry.register("quarantined", "Runs of a peer that are quarantined here", m.quarantined.clone());
         registry.register("failovers", "Failovers run here, by outcome", m.failovers.clone());
+        registry.register(
+            "clock_skew_millis",
+            "Milliseconds that a peer's clock is ahead, as last measured",
+            m.clock_skew_millis.clone(),
+        );
         registry.register(
             "apply_seconds",
             "Seconds from sending a range of entries to its proof",

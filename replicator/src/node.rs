@@ -201,6 +201,7 @@ fn status(shared: &Shared, peer: &Peer) -> link_status_reply::Peer {
         shards,
         last_error: known.last_error.clone(),
         quarantined: known.exceptions_here.len() as u64,
+        clock_skew_millis: known.skew.map(|skew| skew.ahead.0 / 1_000_000),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antipode_core::ids::{Incarnation, Sequence, ShardId};
+use antipode_core::ids::{Incarnation, Sequence, ShardId, Timestamp};
 use antipode_persistence::rows::PositionRow;
 use antipode_proto::link::{
     RegionInfo, ReplicateRequest, ReplicateResponse, replicate_request, replicate_response,
@@ -14,6 +14,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clocks::Verdict,
     error::Error,
     handshake,
     inbox::{Inbox, Setup},
@@ -91,6 +92,7 @@ async fn session(shared: &Arc<Shared>, peer: &Arc<Peer>, backoff: &mut Duration)
     // Nobody can have dropped the other end yet.
     let _ = acks.send(open);
     let mut link = shared.link(peer.channel.clone());
+    let asked = shared.now();
     let dialled = tokio::time::timeout(OPEN_PATIENCE, async {
         let mut inbound = link
             .replicate(UnboundedReceiverStream::new(requests))
@@ -105,7 +107,7 @@ async fn session(shared: &Arc<Shared>, peer: &Arc<Peer>, backoff: &mut Duration)
         why: "it does not open the stream of entries".to_string(),
     })??;
     shared.refuse_cut(&peer.name, shared.gate.inward(&peer.name))?;
-    let info = accept(shared, peer, opened)?;
+    let info = accept(shared, peer, opened, asked)?;
     *backoff = BACKOFF_FIRST;
     shared.origin_is_up(&peer.name);
     Intake::new(Arc::clone(shared), Arc::clone(peer), inbox, acks).run(&info, inbound).await
@@ -126,7 +128,12 @@ fn inbox(shared: &Shared, peer: &Peer) -> Inbox {
 }
 
 /// Checks who answered (I31). Another life of its store starts from nothing: positions were those of the last one (E2).
-fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Result<RegionInfo, Error> {
+fn accept(
+    shared: &Shared,
+    peer: &Peer,
+    opened: Option<ReplicateResponse>,
+    asked: Timestamp,
+) -> Result<RegionInfo, Error> {
     let Some(replicate_response::Message::Opened(opened)) = opened.and_then(|response| response.message)
     else {
         return Err(Error::protocol(&peer.name, "it did not open the stream with its info"));
@@ -142,8 +149,12 @@ fn accept(shared: &Shared, peer: &Peer, opened: Option<ReplicateResponse>) -> Re
         .into());
     }
     handshake::check(shared.here(), &shared.namespaces.regions(), &info)?;
-    let skew = handshake::skew_nanos(&info, shared.now());
-    tracing::info!(peer = &*peer.name, skew_ms = skew / 1_000_000, "receiving entries from a peer");
+    let skew = shared.measured(peer, &info, asked, shared.now());
+    let skew_ms = skew.ahead.0 / 1_000_000;
+    tracing::info!(peer = &*peer.name, skew_ms, "receiving entries from a peer");
+    if skew.verdict() != Verdict::Agree {
+        tracing::warn!("{}", skew.between(shared.here(), &peer.name));
+    }
     peer.state.change(|known| {
         let incarnation = Incarnation(info.incarnation);
         if known.incarnation != Some(incarnation) {

@@ -14,7 +14,7 @@ use antipode_history::{client::Client, namespaces::Namespaces};
 use antipode_persistence::{Store, rows::Identity};
 use antipode_proto::{
     antipode::link::v1::link_client::LinkClient,
-    link::{DownOrigin, RegionInfo},
+    link::{DownOrigin, HelloRequest, RegionInfo},
 };
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -27,11 +27,12 @@ use tonic::{
 };
 
 use crate::{
+    clocks::Skew,
     error::Error,
     forward::ForwardTarget,
     gate::LinkGate,
     handshake,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     node::Parts,
     selection::{KnownStates, Vector},
     status::PeerState,
@@ -264,6 +265,31 @@ impl Shared {
                 Err(Error::Unreachable { region: peer.name.to_string(), why })
             }
         }
+    }
+
+    /// Asks a peer who it is, and measures by the way how far its clock is from ours.
+    pub(crate) async fn hello(&self, peer: &Peer, patience: Duration) -> Result<(RegionInfo, Skew), Error> {
+        let request = HelloRequest { caller: Some(self.info()) };
+        let asked = self.now();
+        let response = self.call(peer, patience, |mut link| async move { link.hello(request).await }).await?;
+        let answered = self.now();
+        let info = response.callee.ok_or(handshake::Mismatch::Anonymous)?;
+        Ok((info.clone(), self.measured(peer, &info, asked, answered)))
+    }
+
+    /// A peer told its clock in answer to what was asked of it.
+    pub(crate) fn measured(
+        &self,
+        peer: &Peer,
+        info: &RegionInfo,
+        asked: Timestamp,
+        answered: Timestamp,
+    ) -> Skew {
+        let skew = Skew::measured(asked, Timestamp(info.clock_unix_nanos), answered);
+        let labels = metrics::Peer { peer: peer.name.to_string() };
+        self.metrics.clock_skew_millis.get_or_create(&labels).set(skew.ahead.0 / 1_000_000);
+        peer.state.change(|known| known.skew = Some(skew));
+        skew
     }
 
     /// Counts a cut that was met.

@@ -11,7 +11,7 @@ use antipode_proto::link::RegionInfo;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{inbox::Positions, outbox::Withheld, proof::Exceptions};
+use crate::{clocks::Skew, inbox::Positions, outbox::Withheld, proof::Exceptions};
 
 /// Quarantined runs of one source before its watermark stops (E1).
 pub(crate) const EXCEPTIONS_MAX: usize = 10_000;
@@ -21,6 +21,8 @@ pub(crate) const EXCEPTIONS_MAX: usize = 10_000;
 pub(crate) struct Known {
     /// What it said at its last handshake.
     pub(crate) info: Option<RegionInfo>,
+    /// How far its clock was from ours when that was last measured; for display: a hand-over measures afresh.
+    pub(crate) skew: Option<Skew>,
     /// Streams of ours to it that are open: one, or for a moment two when it dialled again.
     pub(crate) senders: usize,
     /// A stream of its entries to us is open.
@@ -60,6 +62,7 @@ impl PeerState {
     pub(crate) fn new() -> Self {
         let known = Known {
             info: None,
+            skew: None,
             senders: 0,
             receiving: false,
             proof_by_peer: BTreeMap::new(),

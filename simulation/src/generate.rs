@@ -138,7 +138,7 @@ fn weights(profile: Profile, random: &mut Random) -> Weights {
         Profile::Store => {
             Weights { crash: 4, fail: 10, slow: 3, force: 2, hand_over: 2, cut: 1, heal: 2, ..worn }
         }
-        Profile::Clock => Weights { skew: 8, force: 3, hand_over: 3, cut: 2, heal: 3, ..worn },
+        Profile::Clock => Weights { skew: 8, force: 3, hand_over: 6, cut: 2, heal: 3, ..worn },
         Profile::Restore => {
             Weights { backup: 6, restore: 3, crash: 2, force: 2, cut: 2, heal: 3, hand_over: 1, ..worn }
         }
@@ -538,7 +538,9 @@ impl Author {
     }
 
     fn skew(&mut self) -> Step {
-        let by = Span::millis(i64::try_from(self.random.below(600_000)).unwrap_or(0) - 300_000);
+        // Mostly so little that namespaces are still handed over (H2).
+        let (most, both_ways) = if self.random.percent(80) { (15_000, 30_000) } else { (300_000, 600_000) };
+        let by = Span::millis(i64::try_from(self.random.below(both_ways)).unwrap_or(0) - most);
         Step { skew: Some(SkewStep { region: self.region(), by }), ..Step::default() }
     }
 

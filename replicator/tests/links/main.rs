@@ -346,6 +346,45 @@ async fn a_hand_over_over_a_cut_link_ends_with_advice_and_nothing_changed() {
     assert_eq!(east.namespaces.by_id(orders.id()).unwrap().version(), FailoverVersion(1));
 }
 
+/// H2: what the link measures refuses a hand-over above thirty seconds, is told above one, and holds no force back.
+#[tokio::test]
+async fn a_hand_over_asks_the_clocks_and_force_does_not() {
+    let regions = start(&[("east", 1), ("west", 1)]).await;
+    let (east, west) = (&regions[0], &regions[1]);
+    let orders = east.namespace("orders", &["east", "west"]).await;
+    west.sees(orders.id(), "the namespace exists", |_| true).await;
+    for (ahead, words) in [(40_000, "ahead of"), (-40_000, "behind")] {
+        west.set_ahead(ahead);
+        // Asked from either side; east acts.
+        for region in [east, west] {
+            let refused =
+                within("a refusal", region.replicator.failover(failover("orders", "west", false, 20_000)))
+                    .await;
+            let status = Status::from(refused.unwrap_err());
+            assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+            for part in [words, "clock skew", "more than 30 s", "Set the clocks right", "--force"] {
+                assert!(status.message().contains(part), "{part}: {status}");
+            }
+        }
+        let off = east.replicator.status().peers[0].clock_skew_millis.unwrap();
+        assert!((ahead - off).abs() < 10_000, "{off} instead of {ahead}");
+    }
+    // Nothing was begun: east writes under its version.
+    let key = run(orders.id(), "w", 1);
+    east.shards.append(&key, 1).await.unwrap();
+    assert_eq!(east.namespaces.by_id(orders.id()).unwrap().version(), FailoverVersion(1));
+    west.set_ahead(15_000);
+    let warned = within("hand-over", east.replicator.failover(failover("orders", "west", false, 20_000)))
+        .await
+        .unwrap();
+    assert_eq!((warned.version, warned.warnings.len()), (2, 1), "{warned:?}");
+    assert!(warned.warnings[0].contains("more than 1 s"), "{warned:?}");
+    west.set_ahead(40_000);
+    let forced =
+        within("force", east.replicator.failover(failover("orders", "east", true, 20_000))).await.unwrap();
+    assert!(forced.forced && forced.warnings.is_empty(), "{forced:?}");
+}
+
 #[tokio::test]
 async fn force_takes_a_namespace_over_a_cut_and_both_agree_after_the_heal() {
     let regions = start(&[("east", 1), ("west", 1)]).await;

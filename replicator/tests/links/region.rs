@@ -1,12 +1,19 @@
 //! A region in this process: real links over loopback gRPC, a memory store, and the test's shards.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use antipode_core::{
     ids::{Incarnation, NamespaceId, RunId, RunKey, WorkflowId},
     namespace::{Config, Info},
 };
-use antipode_env::{Listener, SeededEntropy, SystemClock, TcpConnector, TcpListener, grpc};
+use antipode_env::{Clock, Listener, SeededEntropy, SystemClock, TcpConnector, TcpListener, grpc};
 use antipode_history::namespaces::{Entry, Namespaces, NewNamespace};
 use antipode_persistence::{
     memory::MemoryStore,
@@ -29,6 +36,7 @@ pub(crate) struct Region {
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) shards: Shards,
     pub(crate) replicator: Replicator,
+    ahead: Arc<Ahead>,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -40,6 +48,17 @@ pub(crate) struct Place {
     pub(crate) initial: u32,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) address: String,
+    pub(crate) ahead: Arc<Ahead>,
+}
+
+/// The system's clock, set wrong by so many nanoseconds.
+#[derive(Default)]
+pub(crate) struct Ahead(pub(crate) AtomicI64);
+
+impl Clock for Ahead {
+    fn now(&self) -> i64 {
+        SystemClock.now() + self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// Answers forwarded calls with its own name.
@@ -62,7 +81,7 @@ pub(crate) async fn places(regions: &[(&'static str, u32)]) -> (Vec<Place>, Vec<
         places.push(Place {
             name,
             initial,
-
+            ahead: Arc::default(),
             store: Arc::new(MemoryStore::new(Identity {
                 region: (*name).to_string(),
                 initial,
@@ -82,7 +101,7 @@ impl Region {
     pub(crate) async fn start(place: &Place, peers: &[Place], listener: Arc<dyn Listener>) -> Self {
         let store = Arc::clone(&place.store);
         let entropy = Arc::new(SeededEntropy::new(u64::from(place.initial)));
-        let clock = Arc::new(SystemClock);
+        let clock = Arc::clone(&place.ahead);
         let rows = peers.iter().filter(|peer| peer.name != place.name).map(|peer| RegionRow {
             name: peer.name.to_string(),
             initial: peer.initial,
@@ -113,7 +132,13 @@ impl Region {
         let serving = tokio::spawn(async move {
             server.serve_with_incoming_shutdown(incoming, stopping).await.unwrap();
         });
-        Self { name: place.name, store, namespaces, shards, replicator, stop, serving }
+        let ahead = Arc::clone(&place.ahead);
+        Self { name: place.name, store, namespaces, shards, replicator, ahead, stop, serving }
+    }
+
+    /// Sets this region's clock wrong.
+    pub(crate) fn set_ahead(&self, millis: i64) {
+        self.ahead.0.store(millis * 1_000_000, Ordering::SeqCst);
     }
 
     /// Stops; what is left is the store.

@@ -47,6 +47,7 @@ fn json_reply(out: &mut dyn Write, reply: &admin::FailoverReply) -> std::io::Res
         "predicted_loss_runs": reply.predicted_loss_runs,
         "not_asked": reply.not_asked,
         "steps": reply.steps,
+        "warnings": reply.warnings,
     });
     output::json(out, &value)
 }
@@ -64,6 +65,9 @@ fn human(out: &mut dyn Write, namespace: &str, reply: &admin::FailoverReply) -> 
         "{namespace} moved from {} to {} ({how}): version {} -> {}, {} ms without an active region",
         reply.from, reply.to, reply.version_before, reply.version, reply.unavailable_millis
     )?;
+    for warning in &reply.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
     if reply.forced && !reply.not_asked.is_empty() {
         let names = reply.not_asked.join(", ");
         writeln!(
@@ -101,6 +105,19 @@ mod tests {
         let text = told(&reply);
         assert!(text.starts_with("orders moved from east to west (forced): version 1 -> 2"), "{text}");
         assert!(text.contains("not asked, because not reachable: east."), "{text}");
+    }
+
+    /// H2.
+    #[test]
+    fn a_warning_is_told_after_the_move() {
+        let reply = admin::FailoverReply {
+            from: "east".into(),
+            to: "west".into(),
+            warnings: vec!["the clock of west is 2.000 s ahead of that of east".into()],
+            ..Default::default()
+        };
+        let text = told(&reply);
+        assert!(text.ends_with("\nwarning: the clock of west is 2.000 s ahead of that of east\n"), "{text}");
     }
 
     #[test]

@@ -66,7 +66,8 @@ fn status_human(out: &mut dyn Write, reply: &LinkStatusReply) -> std::io::Result
         return writeln!(out, "this node has no peers");
     }
     let rows: Vec<Vec<String>> = reply.peers.iter().map(row).collect();
-    let heading = ["PEER", "ADDRESS", "TO IT", "FROM IT", "NOT PROVED BY IT", "QUARANTINED", "LAST ERROR"];
+    let heading =
+        ["PEER", "ADDRESS", "TO IT", "FROM IT", "NOT PROVED BY IT", "QUARANTINED", "CLOCK", "LAST ERROR"];
     output::table(out, &heading, &rows)
 }
 
@@ -83,6 +84,7 @@ fn row(peer: &Peer) -> Vec<String> {
         direction(peer.cut_in, peer.receiving).to_string(),
         peer.lag_entries.to_string(),
         peer.quarantined.to_string(),
+        peer.clock_skew_millis.map_or_else(|| "-".to_string(), |millis| format!("{millis:+} ms")),
         peer.last_error.clone(),
     ]
 }
@@ -110,6 +112,7 @@ fn peer_json(peer: &Peer) -> Value {
         "cut_in": peer.cut_in,
         "lag_entries": peer.lag_entries,
         "quarantined": peer.quarantined,
+        "clock_skew_millis": peer.clock_skew_millis,
         "last_error": peer.last_error,
         "shards": peer.shards.iter().map(shard).collect::<Vec<_>>(),
     })
@@ -141,6 +144,15 @@ mod tests {
         status_human(&mut out, &LinkStatusReply { peers: vec![peer] }).unwrap();
         let text = String::from_utf8(out).unwrap();
         let cells: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(cells, ["west", "cut", "up", "0", "0"]);
+        assert_eq!(cells, ["west", "cut", "up", "0", "0", "-"]);
+    }
+
+    /// H2: an operator sees how far a peer's clock is off, and which way.
+    #[test]
+    fn the_skew_of_a_peer_has_its_sign() {
+        let shown = |millis| row(&Peer { clock_skew_millis: millis, ..Default::default() })[6].clone();
+        assert_eq!(shown(Some(40_000)), "+40000 ms");
+        assert_eq!(shown(Some(-2)), "-2 ms");
+        assert_eq!(shown(None), "-");
     }
 }

@@ -63,6 +63,8 @@ const TABLE: &[Row] = &[
         "a hand-over without faults comes to its end; with forces it is overtaken",
     ),
     (State::HandedOver, "2 2 2 2 2 2 2 2", ALWAYS),
+    (State::SkewRefused, "2 - - - - 2 - -", "clocks are off in no other profile"),
+    (State::SkewWarned, "2 - - - - 2 - -", "clocks are off in no other profile"),
     (
         State::ReleasedAndForced,
         "2-3/1000 - - 2-3/500 - 2-3/300 - 2-3/1000",

@@ -9,6 +9,7 @@ use antipode_core::{
     namespace::{Act, Forced, Phase, Record, Refusal, Standing},
 };
 use antipode_history::api::Refusal as ShardRefusal;
+use antipode_replicator::clocks::{Skew, Verdict};
 
 use super::{
     Due, Engine, Failure,
@@ -259,6 +260,12 @@ impl Engine {
             self.sites[site].hand_over = None;
             return Ok(());
         }
+        let clocks = self.compare_clocks(site, hand_over.target);
+        if clocks == Some(Verdict::Refuse) {
+            self.note(State::SkewRefused);
+            self.sites[site].hand_over = None;
+            return Ok(());
+        }
         self.want(site, hand_over.target, &hand_over.tips)?;
         if !self.proved(site, hand_over.target, &hand_over.tips)
             || !self.covers_others(site, hand_over.target, &hand_over.tips)
@@ -269,15 +276,42 @@ impl Engine {
         }
         let target = self.name(hand_over.target).to_string();
         let (operation, until) = (hand_over.operation.clone(), hand_over.until);
-        let begun = self.change(site, |record, act| record.begin_drain(act, &target, &operation, until))?;
-        if begun.is_err() {
+        let begun = match clocks {
+            // Nobody freezes for a target that cannot say what time it is.
+            None => false,
+            Some(_) => {
+                self.change(site, |record, act| record.begin_drain(act, &target, &operation, until))?.is_ok()
+            }
+        };
+        if !begun {
             self.sites[site].hand_over = None;
             return Ok(());
         }
+        if clocks == Some(Verdict::Warn) {
+            self.note(State::SkewWarned);
+        }
+        self.watch_frozen(site, hand_over.target);
         if let Some(hand_over) = &mut self.sites[site].hand_over {
             hand_over.frozen = true;
         }
         self.ask_barriers(site)
+    }
+
+    /// H2: what the target's clock says in answer to a question; none: it does not answer.
+    fn compare_clocks(&mut self, site: usize, target: usize) -> Option<Verdict> {
+        if !self.reachable(site, target) {
+            return None;
+        }
+        let (ours, theirs) = (self.local(site), self.local(target));
+        let skew = Skew::measured(ours, theirs, ours);
+        let verdict = skew.verdict();
+        if verdict == Verdict::Refuse {
+            let (here, other) = (self.name(site).to_string(), self.name(target).to_string());
+            self.trace.line(Kind::Failover, Some(site), None, || {
+                format!("refused: {}", skew.between(&here, &other))
+            });
+        }
+        Some(verdict)
     }
 
     fn ask_barriers(&mut self, site: usize) -> Result<(), Failure> {

@@ -67,6 +67,8 @@ states! {
     NobodyActive "nobody-active" "no region could write"
     DrainUndone "drain-undone" "a draining was taken back"
     HandedOver "handed-over" "a hand-over came to its end"
+    SkewRefused "skew-refused" "a hand-over was refused because the clocks were too far apart"
+    SkewWarned "skew-warned" "a hand-over was begun between clocks that were apart, and said so"
     ReleasedAndForced "released-and-forced" "a region was forced active while a release was under way"
     ForcedBlind "forced-blind" "a forced failover could not ask every region"
     Failback "failback" "the namespace came back within ten seconds"

@@ -439,6 +439,17 @@ impl Engine {
         self.became_active(site, true);
     }
 
+    /// H2: a namespace is frozen for a target. Between clocks further apart than half a minute that is not begun; a clock that is
+    /// set wrong later changes nothing.
+    pub(crate) fn watch_frozen(&mut self, site: usize, target: usize) {
+        let apart = self.sites[site].skew.0.abs_diff(self.sites[target].skew.0);
+        if apart > 30_000_000_000 {
+            let (a, b) = (self.name(site).to_string(), self.name(target).to_string());
+            let millis = apart / 1_000_000;
+            self.find("H2", format!("{a} hands over to {b} although their clocks are {millis} ms apart"));
+        }
+    }
+
     /// A release: from now on the old region's writes are final, and the target has them; what retention deleted in either
     /// need not be there (C6).
     pub(crate) fn watch_release(&mut self, site: usize, target: usize) {
