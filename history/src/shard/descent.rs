@@ -17,6 +17,15 @@ use crate::api::Refusal;
 /// know.
 const HOPS: usize = 100;
 
+/// The runs of a chain around one of them, as far as they are in memory.
+#[derive(Default)]
+struct Chain {
+    members: BTreeSet<RunId>,
+    /// The way from the first to the greatest, and of it the runs whose current branch leads on: what is beside the way is lost with
+    /// the branch that it followed, however late that one lost (B1, B7).
+    counted: BTreeSet<RunId>,
+}
+
 impl<T: Token> Shard<T> {
     /// Those whose standing this batch may change, or that decide its run's: the run before it in the chain, and those that any
     /// of its branches continues into; all of the chain, when the batch is older than the run that owns the id.
@@ -33,9 +42,11 @@ impl<T: Token> Shard<T> {
         after.extend(batch.envelope.successor);
         self.need_near(key, before, &after)?;
         let owner = self.workflows.get(&key.workflow_key()).and_then(super::cache::Workflow::current_run);
-        let owner = owner.and_then(|run| self.cached(&RunKey { run, ..key.clone() }).ok());
-        // What is written last is nobody's loss.
-        if owner.is_some_and(|owner| owner.run.newest_version() > batch.envelope.version) {
+        let owned = owner.and_then(|run| self.cached(&RunKey { run, ..key.clone() }).ok());
+        let older = owned.is_some_and(|owned| owned.run.newest_version() > batch.envelope.version);
+        // What is written last is nobody's loss, but all that stood beside it may be its.
+        let goes_on = owner.is_none_or(|owner| owner == key.run || before == Some(owner));
+        if older || !goes_on {
             self.need_far(key, before, after)?;
         }
         Ok(())
@@ -61,20 +72,23 @@ impl<T: Token> Shard<T> {
         Ok(())
     }
 
+    /// All of the chain: what stands beside the run hangs on one before it, and what outranks it may be any that descends from there.
     fn need_far(&mut self, key: &RunKey, before: Option<RunId>, after: BTreeSet<RunId>) -> Result<(), Stop> {
-        let mut up = before;
+        let (mut up, mut down) = (before, after);
+        let mut seen = BTreeSet::from([key.run]);
         for _ in 0..HOPS {
-            let Some(run) = up else { break };
+            let Some(run) = up.filter(|run| seen.insert(*run)) else { break };
             if !self.need_with_successors(key, run)? {
                 break;
             }
-            up = self.cached(&RunKey { run, ..key.clone() })?.run.predecessor();
+            let before = &self.cached(&RunKey { run, ..key.clone() })?.run;
+            up = before.predecessor();
+            down.extend(before.successors());
         }
-        let (mut down, mut seen) = (after, BTreeSet::new());
+        let most = seen.len() + HOPS;
         while let Some(run) = down.pop_first() {
-            if seen.len() < HOPS && seen.insert(run) && self.need_with_successors(key, run)? {
-                let next = self.cached(&RunKey { run, ..key.clone() })?.run.successors();
-                down.extend(next.into_iter().filter(|run| !seen.contains(run)));
+            if seen.len() < most && seen.insert(run) && self.need_with_successors(key, run)? {
+                down.extend(self.cached(&RunKey { run, ..key.clone() })?.run.successors());
             }
         }
         Ok(())
@@ -92,60 +106,73 @@ impl<T: Token> Shard<T> {
         Ok(true)
     }
 
-    /// Whether a run's current branch is no part of what counts (B1): it goes back to a branch that lost, or another run that
-    /// one before it or a losing branch of its own continued into outranks it.
+    /// Whether a run's current branch is no part of what counts (B1): the greatest run of its chain goes back to another one, or to
+    /// a branch of this one that lost.
     pub(super) fn is_lost(&self, key: &RunKey) -> bool {
+        let chain = self.chain(key);
+        chain.members.contains(&key.run) && !chain.counted.contains(&key.run)
+    }
+
+    fn chain(&self, key: &RunKey) -> Chain {
         let other = |id| self.cached(&RunKey { run: id, ..key.clone() }).ok().map(|cached| &cached.run);
-        let Some(run) = other(key.run) else { return false };
-        let order = run.order();
-        if run.successors().into_iter().filter_map(other).any(|next| run.overtaken_by(next)) {
-            return true;
-        }
-        let mut at: &Run = run;
-        for _ in 0..HOPS {
-            let Some(id) = at.predecessor() else { return false };
-            let Some(before) = other(id) else {
-                // A successor outranks the run before it, also when that one is deleted; what does not comes from a branch that
-                // lost, or was never known here.
-                let deleted = self.tombstone(&RunKey { run: id, ..key.clone() });
-                return deleted.is_some_and(|deleted| order < deleted.order());
+        let mut chain = Chain::default();
+        let (mut deleted, mut down) = (None, BTreeSet::new());
+        let mut up = Some(key.run);
+        while let Some(id) = up.take_if(|_| chain.members.len() <= HOPS) {
+            let Some(run) = other(id) else {
+                deleted = self.tombstone(&RunKey { run: id, ..key.clone() });
+                break;
             };
-            let beside = before.successors().into_iter().filter(|id| *id != at.key.run).filter_map(other);
-            if before.lost_with_branch(at, order) || beside.into_iter().any(|other| other.order() > order) {
-                return true;
+            if chain.members.insert(id) {
+                down.extend(run.successors());
+                up = run.predecessor();
             }
-            at = before;
         }
-        false
+        let most = chain.members.len() + HOPS;
+        while let Some(id) = down.pop_first() {
+            if chain.members.len() < most
+                && let Some(run) = other(id)
+                && chain.members.insert(id)
+            {
+                down.extend(run.successors());
+            }
+        }
+        let greatest = chain.members.iter().filter_map(|id| other(*id)).max_by_key(|run| run.order());
+        // A successor outranks the run before it, also when that one is deleted; what does not comes from a branch that lost.
+        let outranked = |run: &Run| deleted.as_ref().is_some_and(|deleted| run.order() < deleted.order());
+        let mut at = greatest.filter(|run| !outranked(run));
+        let mut next = None;
+        let mut left = chain.members.len();
+        while let Some(run) = at.filter(|_| left > 0) {
+            if next.is_none_or(|next| leads_to(run) == Some(next)) {
+                chain.counted.insert(run.key.run);
+            }
+            next = Some(run.key.run);
+            at = run.predecessor().and_then(other);
+            left -= 1;
+        }
+        chain
     }
 
     /// A branch that lost, or won, decides about the runs around it in the chain.
     pub(super) fn judge_relatives(&mut self, key: &RunKey) -> Result<(), Refusal> {
-        let mut down = self.cached(key)?.run.successors();
-        if let Some(run) = self.cached(key)?.run.predecessor() {
-            down.insert(run);
-            if let Ok(before) = self.cached(&RunKey { run, ..key.clone() }) {
-                down.extend(before.run.successors());
-            }
-        }
-        down.remove(&key.run);
-        let mut seen = BTreeSet::from([key.run]);
-        while let Some(run) = down.pop_first() {
-            let next = RunKey { run, ..key.clone() };
-            if seen.len() > HOPS || !seen.insert(run) {
-                continue;
-            }
-            let lost = self.is_lost(&next);
-            let Ok(cached) = self.cached_mut(&next) else { continue };
-            if cached.lost != lost {
-                cached.lost = lost;
-                down.extend(cached.run.successors());
+        let chain = self.chain(key);
+        for run in chain.members.iter().filter(|run| **run != key.run) {
+            let next = RunKey { run: *run, ..key.clone() };
+            let lost = !chain.counted.contains(run);
+            if self.cached(&next)?.lost != lost {
+                self.cached_mut(&next)?.lost = lost;
                 let at = self.sequence.next();
                 self.changed_run(&next, at)?;
             }
         }
         Ok(())
     }
+}
+
+/// The run that the current branch of this one continues into; a branch that lost may continue into another.
+fn leads_to(run: &Run) -> Option<RunId> {
+    run.batches.get(&run.tip()).and_then(|batch| batch.envelope.successor)
 }
 
 /// The run that a first batch says it continues.

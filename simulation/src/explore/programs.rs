@@ -117,7 +117,7 @@ static PROGRAMS: [Program; 10] = [
         ],
         free: Free { overtake: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 4_115,
+        states: 4_010,
         small: false,
     },
     Program {
