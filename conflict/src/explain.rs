@@ -80,9 +80,9 @@ impl Reason {
             Self::Unfoldable => "its events do not continue the run's state",
             Self::Damaged => "what is stored of the run cannot be read",
             Self::StateOfNoRun => "the run is not stored here",
-            Self::AnchorMissing => "no stored branch has the event that a register belongs to",
-            Self::StateKnown => "every register and every waiting event in it is known here",
-            Self::StateNew => "it has registers or waiting events that are newer than those stored here",
+            Self::AnchorMissing => "no stored branch has what a register or a verdict of it belongs to",
+            Self::StateKnown => "every register, waiting event and verdict in it is known here",
+            Self::StateNew => "it has registers, waiting events or verdicts that are not stored here",
             Self::DeletedWith => "the run was deleted at the end of its retention, and this with it",
             Self::DeletedAfter => {
                 "the run was deleted at the end of its retention, and this does not go on under a higher version"
@@ -105,6 +105,8 @@ pub enum Entry {
         registers: usize,
         /// How many events that wait.
         waiting: usize,
+        /// How many verdicts on events that are not applied.
+        verdicts: usize,
     },
 }
 
@@ -204,7 +206,8 @@ impl Explanation {
         verdict: &'static str,
         reason: Reason,
     ) -> Self {
-        let entry = Entry::State { registers: state.registers.len(), waiting: state.pending.len() };
+        let (registers, waiting) = (state.registers.len(), state.pending.len());
+        let entry = Entry::State { registers, waiting, verdicts: state.verdicts.len() };
         let chain = ChainValue::from_bytes(&state.tip_chain).unwrap_or(ChainValue::NONE);
         let current = run.map(|run| (run.items(), run.tip()));
         Self { current, ..Self::new(verdict, reason, entry, chain) }
@@ -244,14 +247,11 @@ impl Explanation {
         let winner = self.winner();
         let (incoming, state) = match &self.entry {
             Entry::Batch(items) => (Some(items), None),
-            Entry::State { registers, waiting } => (
-                None,
-                Some(format!(
-                    "{} and {}",
-                    counted(*registers, "register"),
-                    counted(*waiting, "waiting event")
-                )),
-            ),
+            Entry::State { registers, waiting, verdicts } => {
+                let (registers, waiting) =
+                    (counted(*registers, "register"), counted(*waiting, "waiting event"));
+                (None, Some(format!("{registers}, {waiting} and {}", counted(*verdicts, "verdict"))))
+            }
         };
         let compared = self.compared.as_ref().zip(incoming);
         Report {
@@ -299,7 +299,7 @@ impl Explanation {
         match self.verdict {
             "NeedEvents" => "the entry waits until that is stored",
             "Poison" => "the entry is set aside",
-            "Merge" => "registers and waiting events move no branch",
+            "Merge" => "registers, waiting events and verdicts move no branch",
             _ => "the entry changes nothing",
         }
     }

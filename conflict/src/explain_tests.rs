@@ -168,6 +168,7 @@ fn verdicts_on_states_explain_themselves() {
     let state = wire::RunState {
         registers: vec![register.clone(), register],
         pending: vec![wire::PendingEvent::default()],
+        verdicts: vec![wire::Unclaimed::default(); 3],
         tip_chain: vec![1; 16].into(),
         ..wire::RunState::default()
     };
@@ -175,7 +176,7 @@ fn verdicts_on_states_explain_themselves() {
     let (run, first) = (run(7), five());
     let of = |verdict, reason| Explanation::of_state(&state, None, verdict, reason);
     let noted = |explanation, note: &str| Explanation { notes: vec![note.to_owned()], ..explanation };
-    let carries = "Incoming state with 2 registers and 1 waiting event";
+    let carries = "Incoming state with 2 registers, 1 waiting event and 3 verdicts";
     for (explanation, words) in [
         (
             of("NeedEvents", Reason::StateOfNoRun).asking(Ask::run(run, Some(tip))),
@@ -188,18 +189,18 @@ fn verdicts_on_states_explain_themselves() {
             noted(of("NeedEvents", Reason::AnchorMissing), "no stored branch has event 9@11")
                 .asking(Ask::run(run, None)),
             format!(
-                "NeedEvents: no stored branch has the event that a register belongs to. {carries}. Note: no stored branch has \
-                 event 9@11. Missing and asked for: run {run} from event 1, all of its branches."
+                "NeedEvents: no stored branch has what a register or a verdict of it belongs to. {carries}. Note: no stored \
+                 branch has event 9@11. Missing and asked for: run {run} from event 1, all of its branches."
             ),
         ),
         (
             of("Duplicate", Reason::StateKnown),
-            format!("Duplicate: every register and every waiting event in it is known here. {carries}."),
+            format!("Duplicate: every register, waiting event and verdict in it is known here. {carries}."),
         ),
         (
             of("Merge", Reason::StateNew),
             format!(
-                "Merge: it has registers or waiting events that are newer than those stored here. {carries}."
+                "Merge: it has registers, waiting events or verdicts that are not stored here. {carries}."
             ),
         ),
         (
@@ -218,7 +219,7 @@ fn verdicts_on_states_explain_themselves() {
         assert_eq!(judgement.words(), words);
         assert_eq!(judgement.is_routine(), routine);
         let json = judgement.json();
-        assert_eq!(json["state"], "2 registers and 1 waiting event");
+        assert_eq!(json["state"], "2 registers, 1 waiting event and 3 verdicts");
         assert_eq!((&json["incoming"], &json["incoming_chain"]), (&Value::Null, &tip.to_string().into()));
         assert_eq!(json["arithmetic"], serde_json::json!([]));
     }

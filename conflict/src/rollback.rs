@@ -46,6 +46,11 @@ pub enum Fate {
         /// Why.
         verdict: String,
     },
+    /// Another run took it.
+    Delivered {
+        /// Which, and what became of it.
+        verdict: String,
+    },
     /// Internal progress, forgotten (R007).
     Lost {
         /// What.
@@ -69,6 +74,7 @@ impl Fate {
             Self::Present { event } => format!("the same request stands as {event}"),
             Self::Owed => "owed: the active region writes it again".to_owned(),
             Self::Unclaimed { verdict } => format!("not applied: {verdict}"),
+            Self::Delivered { verdict } => format!("delivered: {verdict}"),
             Self::Lost { progress } => format!("progress lost: {progress}"),
             Self::MayRunTwice { why } => format!("may have run twice: {why}"),
             Self::Nothing => "nothing is lost with it".to_owned(),
@@ -83,6 +89,7 @@ impl Fate {
             Self::Present { .. } => "present",
             Self::Owed => "owed",
             Self::Unclaimed { .. } => "unclaimed",
+            Self::Delivered { .. } => "delivered",
             Self::Lost { .. } => "lost",
             Self::MayRunTwice { .. } => "may_run_twice",
             Self::Nothing => "nothing",
@@ -325,15 +332,11 @@ impl<'a> Book<'a> {
             Some((item, false)) => return Fate::Present { event: item.to_string() },
             None => {}
         }
-        match self.record(identity) {
+        match self.run.standing(identity) {
+            Some(record) if record.delivered => Fate::Delivered { verdict: record.verdict.clone() },
             Some(record) => Fate::Unclaimed { verdict: record.verdict.clone() },
             None => Fate::Owed,
         }
-    }
-
-    fn record(&self, identity: &Identity) -> Option<&wire::Unclaimed> {
-        let wanted = Some(identity.to_wire());
-        self.run.unclaimed.iter().find(|record| record.identity == wanted)
     }
 
     fn internal(&self, event: &HistoryEvent, item: Item, lost: &Lost) -> Fate {
@@ -393,7 +396,7 @@ impl<'a> Book<'a> {
             .flat_map(|batch| batch.envelope.identities.iter().map(|entry| entry.identity.clone()))
             .filter(|identity| !self.identities.contains_key(identity))
             .collect();
-        let records = self.run.unclaimed.iter().filter_map(|record| {
+        let records = self.run.unclaimed().into_iter().filter_map(|record| {
             let identity = Identity::from_wire(record.identity.as_ref()?)?;
             (!on_branches.contains(&identity)).then(|| Filed {
                 identity: identity.to_string(),

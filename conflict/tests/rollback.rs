@@ -126,7 +126,7 @@ fn what_is_not_there_says_why() {
     west.terminate();
     west.receive(&east);
     assert!(reapply::file_unclaimed(&mut west.run, Timestamp(1)));
-    let verdict = antipode_core::run::CLOSED.to_owned();
+    let verdict = antipode_core::verdict::CLOSED.to_owned();
     assert_eq!(first(&west), Fate::Unclaimed { verdict });
     assert_eq!(report(&west).filed, [], "it stands with its event");
     assert_eq!(

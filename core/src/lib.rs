@@ -22,6 +22,7 @@ pub mod state;
 pub mod sum;
 pub mod task;
 pub mod tree;
+pub mod verdict;
 pub mod version;
 pub mod version_history;
 pub mod view;

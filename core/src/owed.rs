@@ -12,8 +12,9 @@ use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
 use crate::{
     batch::{Batch, EventIdentity},
     identity::{ExternalKind, Identity},
-    ids::{EventId, FailoverVersion, RunId, RunOrder},
+    ids::{EventId, FailoverVersion, RunId, RunOrder, Timestamp},
     run::{Pending, Run},
+    verdict::{Basis, DELIVERED, Verdict},
 };
 
 /// What a run owes when another one owns its workflow id.
@@ -23,13 +24,15 @@ pub struct Owing {
     pub hand_over: BTreeMap<Identity, Pending>,
     /// Events that nobody takes, with the verdict.
     pub file: Vec<wire::Unclaimed>,
+    /// Events that the owner took from the client itself, because that asked again there (B3): when it is deleted, nobody else knows.
+    pub told: Vec<wire::Unclaimed>,
 }
 
 impl Owing {
     /// Nothing is owed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hand_over.is_empty() && self.file.is_empty()
+        self.hand_over.is_empty() && self.file.is_empty() && self.told.is_empty()
     }
 
     /// Without the events that another run of the workflow id took and is over: it owned the id before, and a later start is no
@@ -73,9 +76,7 @@ impl Run {
     }
 
     fn is_owed(&self, entry: &EventIdentity) -> bool {
-        entry.identity.kind.is_reapplied()
-            && !self.knows(&entry.identity)
-            && (self.unclaimed.is_empty() || !self.is_filed(&entry.identity))
+        entry.identity.kind.is_reapplied() && !self.knows(&entry.identity) && !self.is_filed(&entry.identity)
     }
 
     /// Whether this run holds clients' events that may be owed to another run, or to nobody: everything it took while it is
@@ -150,33 +151,71 @@ impl Run {
         self.owing(None, lost).file
     }
 
+    /// What that run, which owned the workflow id and is about to be deleted after its retention, took of what this one holds: with
+    /// it goes the last who knows, so this one is to be told (B1, C6).
+    #[must_use]
+    pub fn delivered_to(&self, owner: &Self, lost: bool) -> Vec<wire::Unclaimed> {
+        let given = |identity: &Identity| {
+            let counted = !lost && !self.state.is_open() && self.state.applied.contains(identity);
+            owner.state.applied.contains(identity) && !counted && !self.is_filed(identity)
+        };
+        let waiting = self.pending.iter().filter(|(_, pending)| pending.anchor.is_none());
+        let mut taken: BTreeMap<Identity, (EventId, FailoverVersion)> =
+            waiting.map(|(identity, pending)| (identity.clone(), (EventId(0), pending.accepted.0))).collect();
+        for batch in self.batches.values() {
+            let entries = batch.envelope.identities.iter().filter(|entry| entry.identity.kind.is_reapplied());
+            taken
+                .extend(entries.map(|entry| (entry.identity.clone(), (entry.event, batch.envelope.version))));
+        }
+        taken.retain(|identity, _| given(identity));
+        let basis = Basis::tip_of(owner);
+        let record = |(identity, (event, version)): (&Identity, &(EventId, FailoverVersion))| {
+            let verdict = Verdict { identity, event: *event, version: *version, words: DELIVERED, basis };
+            verdict.record(self.key.run, Timestamp(0))
+        };
+        taken.iter().map(record).collect()
+    }
+
+    /// Of that what the owner did not get from here, or from any other run.
+    fn taken_by_itself(&self, owner: &Self, lost: bool) -> Vec<wire::Unclaimed> {
+        if owner.first_run == self.first_run {
+            return Vec::new(); // Passed on along the chain (B2).
+        }
+        let entries = owner.line.iter().flat_map(|batch| &batch.envelope.identities);
+        let own: BTreeSet<&Identity> =
+            entries.filter(|entry| entry.reapplied_from.is_none()).map(|entry| &entry.identity).collect();
+        let is_own = |record: &wire::Unclaimed| {
+            let identity = record.identity.as_ref().and_then(Identity::from_wire);
+            identity.is_some_and(|identity| own.contains(&identity))
+        };
+        self.delivered_to(owner, lost).into_iter().filter(is_own).collect()
+    }
+
     fn owing(&self, owner: Option<&Self>, lost: bool) -> Owing {
         let mut over: BTreeMap<Identity, Pending> = BTreeMap::new();
         let mut filed: BTreeMap<Identity, wire::Unclaimed> = BTreeMap::new();
         let owner_knows = |identity: &Identity| owner.is_some_and(|owner| owner.knows(identity));
         let verdict = |kind: ExternalKind, named_run: bool| {
             let Some(owner) = owner else {
-                return Some("the run that owns the workflow id was deleted after its retention");
+                return Some((
+                    "the run that owns the workflow id was deleted after its retention",
+                    Basis::Nothing,
+                ));
             };
             if !owner.state.is_open() {
-                Some("the run that owns the workflow id is closed")
+                Some(("the run that owns the workflow id is closed", Basis::tip_of(owner)))
             } else if named_run && owner.first_run != self.first_run {
-                Some("the run it named was superseded by another chain")
+                Some(("the run it named was superseded by another chain", Basis::Owner(owner.key.run)))
             } else if kind != ExternalKind::Signal && owner.first_run != self.first_run {
-                Some("only signals are handed to another chain")
+                Some(("only signals are handed to another chain", Basis::Owner(owner.key.run)))
             } else {
                 None
             }
         };
-        let record =
-            |event: EventId, version: FailoverVersion, verdict: &str, identity: &Identity| wire::Unclaimed {
-                identity: Some(identity.to_wire()),
-                event_id: event.0,
-                version: version.0,
-                run_id: self.key.run.to_string(),
-                verdict: verdict.to_string(),
-                recorded_unix_nanos: 0,
-            };
+        // Whoever files it says when.
+        let record = |event, version, (words, basis): (&str, Basis), identity: &Identity| {
+            Verdict { identity, event, version, words, basis }.record(self.key.run, Timestamp(0))
+        };
         for batch in self.batches.values() {
             for entry in &batch.envelope.identities {
                 let counted = !lost && !self.state.is_open() && self.state.applied.contains(&entry.identity);
@@ -219,20 +258,18 @@ impl Run {
                 }
             }
         }
-        // B5: somebody was told that this run was started. It is not adopted; it is listed, whatever becomes of the owner.
+        let told = owner.map(|owner| self.taken_by_itself(owner, lost)).unwrap_or_default();
+        // B5: somebody was told that this run was started. It is not adopted; it is listed, whatever becomes of the owner. A request
+        // that was made again where the owner began was answered by that (B3).
         let start = self.start_identity();
         let stranger = owner.is_none_or(|owner| owner.first_run != self.first_run);
-        if self.state.is_open() && stranger && !self.is_filed(&start) {
+        if self.state.is_open() && stranger && !owner_knows(&start) && !self.is_filed(&start) {
             let version = self.state.start.as_ref().map_or(FailoverVersion::LOCAL, |start| start.version);
-            let verdict = "the start was accepted, and another run owns the workflow id";
-            filed.insert(start.clone(), record(EventId(1), version, verdict, &start));
+            let words = "the start was accepted, and another run owns the workflow id";
+            let basis = owner.map_or(Basis::Nothing, |owner| Basis::Owner(owner.key.run));
+            filed.insert(start.clone(), record(EventId(1), version, (words, basis), &start));
         }
-        Owing { hand_over: over, file: filed.into_values().collect() }
-    }
-
-    pub(crate) fn is_filed(&self, identity: &Identity) -> bool {
-        let wire = Some(identity.to_wire());
-        self.unclaimed.iter().any(|record| record.identity == wire)
+        Owing { hand_over: over, file: filed.into_values().collect(), told }
     }
 }
 

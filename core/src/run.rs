@@ -18,15 +18,9 @@ use crate::{
     register::{Kind, Order, Register, RegisterSet},
     state::{Anchor, State},
     tree::{Branch, Inserted, Tree},
+    verdict::Verdicts,
     version_history::{Item, VersionHistory},
 };
-
-/// Verdict on an event of a losing branch of a run that is closed on its current one.
-pub const CLOSED: &str = "the run is closed on the winning branch";
-/// Verdict on an event that was never written because the run closed.
-pub const CLOSED_BEFORE: &str = "accepted, and the run closed before it could be written";
-/// Verdicts that rest on the current branch having closed the run.
-const CLOSED_VERDICTS: [&str; 2] = [CLOSED, CLOSED_BEFORE];
 
 /// A run cannot be built from what is stored or received.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,9 +85,9 @@ pub struct Run {
     pub registers: RegisterSet,
     /// Pending set.
     pub pending: BTreeMap<Identity, Pending>,
-    /// External events that will not be applied, with the reason (I03).
-    pub unclaimed: Vec<wire::Unclaimed>,
-    /// Register values that lost to a write that had not seen them (A6). Kept where it happened, like `unclaimed`.
+    /// What was decided of external events that are not applied (I03).
+    pub verdicts: Verdicts,
+    /// Register values that lost to a write that had not seen them (A6). Kept where it happened.
     pub lost: Vec<wire::LostValue>,
     /// Sticky binding.
     pub sticky: Option<Sticky>,
@@ -123,7 +117,7 @@ impl Run {
             state: State::default(),
             registers: RegisterSet::default(),
             pending: BTreeMap::new(),
-            unclaimed: Vec::new(),
+            verdicts: Verdicts::default(),
             lost: Vec::new(),
             sticky: None,
         }
@@ -158,7 +152,9 @@ impl Run {
             }
         }
         run.forget_written();
-        run.unclaimed.clone_from(&head.unclaimed);
+        for record in &head.unclaimed {
+            run.verdicts.add(record);
+        }
         run.lost.clone_from(&head.lost);
         Ok(run)
     }
@@ -175,7 +171,7 @@ impl Run {
                 .map_or(0, |tree| u32::try_from(tree.current_index()).unwrap_or(u32::MAX)),
             registers: self.registers.to_wire(),
             pending: self.pending.iter().map(|(identity, pending)| pending.to_wire(identity)).collect(),
-            unclaimed: self.unclaimed.clone(),
+            unclaimed: self.verdicts.to_wire(),
             lost: self.lost.clone(),
             fold_version: FOLD_VERSION,
             batch_bytes: self.state.history_bytes,
@@ -183,7 +179,7 @@ impl Run {
         }
     }
 
-    /// Registers and pending events for a peer (C1).
+    /// Registers, pending events and verdicts for a peer (C1).
     #[must_use]
     pub fn state_wire(&self) -> wire::RunState {
         crate::sum::sealed(wire::RunState {
@@ -193,6 +189,7 @@ impl Run {
             registers: self.registers.to_wire(),
             pending: self.pending.iter().map(|(identity, pending)| pending.to_wire(identity)).collect(),
             tip_chain: self.tip().to_bytes(),
+            verdicts: self.verdicts.to_wire(),
             ..wire::RunState::default()
         })
     }
@@ -307,7 +304,6 @@ impl Run {
         }
         self.rebuild()?;
         self.is_folded()?;
-        self.reopen_verdicts();
         Ok(Pushed::Switched)
     }
 
@@ -360,17 +356,7 @@ impl Run {
         tree.losing().iter().filter_map(|chain| self.batches.get(chain)).any(|batch| carries(batch))
     }
 
-    /// A verdict that rested on the branch that was current ("the run is closed") falls with it: on the branch that won the
-    /// run is open, and what was filed is owed again (B1).
-    fn reopen_verdicts(&mut self) {
-        if self.state.is_open() {
-            let own = self.key.run.to_string();
-            self.unclaimed
-                .retain(|record| record.run_id != own || !CLOSED_VERDICTS.contains(&record.verdict.as_str()));
-        }
-    }
-
-    /// Merges registers and pending events of a peer. True when something changed.
+    /// Merges registers, pending events and verdicts of a peer. True when something changed.
     pub fn merge(&mut self, state: &wire::RunState) -> bool {
         let mut changed = false;
         for stored in &state.registers {
@@ -382,6 +368,9 @@ impl Run {
             if let Some((identity, pending)) = Pending::from_wire(stored) {
                 changed |= self.add_pending(identity, pending);
             }
+        }
+        for record in &state.verdicts {
+            changed |= self.verdicts.add(record);
         }
         changed
     }

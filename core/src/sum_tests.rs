@@ -25,6 +25,17 @@ fn state() -> wire::RunState {
         accepted_region: 1,
         origin_run_id: "origin".into(),
     };
+    let verdict = wire::Unclaimed {
+        identity: Some(wire::Identity::default()),
+        event_id: 5,
+        version: 1,
+        run_id: "run".into(),
+        verdict: "why".into(),
+        recorded_unix_nanos: 3,
+        basis_run_id: "run".into(),
+        basis_chain: Bytes::from_static(&[7; 16]),
+        delivered: true,
+    };
     wire::RunState {
         namespace_id: "namespace".into(),
         workflow_id: "workflow".into(),
@@ -34,6 +45,7 @@ fn state() -> wire::RunState {
         tip_chain: Bytes::from_static(&[7; 16]),
         sum: Bytes::new(),
         sum_form: 0,
+        verdicts: vec![verdict],
     }
 }
 

@@ -14,7 +14,8 @@ use antipode_core::{
     inheritance::RECENT,
     refusal::Refusal,
     register::Kind,
-    run::{CLOSED, CLOSED_BEFORE, Pushed, Run},
+    run::{Pushed, Run},
+    verdict::{CLOSED, CLOSED_BEFORE},
 };
 use antipode_proto::core as wire;
 use proptest::prelude::*;
@@ -469,7 +470,7 @@ fn a_run_does_not_close_over_what_is_owed() {
         end(&mut west);
         assert!(!west.run.state.is_open());
         assert_eq!(west.signals().len(), 1);
-        assert!(west.run.owed().is_empty() && west.run.unclaimed.is_empty());
+        assert!(west.run.owed().is_empty() && west.run.unclaimed().is_empty());
     }
 }
 
@@ -485,13 +486,13 @@ fn a_verdict_falls_with_its_branch() {
     west.terminate();
     west.receive(&east);
     assert!(reapply::file_unclaimed(&mut west.run, Timestamp(1)));
-    assert_eq!(west.run.unclaimed.len(), 1);
-    assert_eq!(west.run.unclaimed[0].verdict, CLOSED);
-    assert_eq!((west.run.unclaimed[0].event_id, west.run.unclaimed[0].version), (5, 1));
+    assert_eq!(west.run.unclaimed().len(), 1);
+    assert_eq!(west.run.unclaimed()[0].verdict, CLOSED);
+    assert_eq!((west.run.unclaimed()[0].event_id, west.run.unclaimed()[0].version), (5, 1));
     assert!(!reapply::file_unclaimed(&mut west.run, Timestamp(2)), "filed once");
     north.signal("N");
     assert_eq!(west.receive(&north), [Pushed::Switched]);
-    assert_eq!(west.run.unclaimed, []);
+    assert!(west.run.unclaimed().is_empty());
     west.version = 12;
     west.settle();
     // The termination was a client's as well: it is owed after X, in branch order.
@@ -512,8 +513,8 @@ fn what_waited_for_a_closed_run_is_filed_and_kept() {
     let waiting = east.run.state_wire();
     west.run.merge(&waiting);
     assert!(reapply::file_unclaimed(&mut west.run, Timestamp(1)));
-    assert_eq!(west.run.unclaimed[0].verdict, CLOSED_BEFORE);
-    assert_eq!(west.run.unclaimed[0].version, 1);
+    assert_eq!(west.run.unclaimed()[0].verdict, CLOSED_BEFORE);
+    assert_eq!(west.run.unclaimed()[0].version, 1);
     assert!(!reapply::file_unclaimed(&mut west.run, Timestamp(2)));
     assert_eq!(west.run.pending.len(), 1);
     assert!(!west.run.may_owe(), "nothing is left to do");
@@ -530,7 +531,7 @@ fn an_open_run_has_no_verdicts() {
     west.signal("Y");
     west.receive(&east);
     assert!(!reapply::file_unclaimed(&mut west.run, Timestamp(1)));
-    assert_eq!(west.run.unclaimed, []);
+    assert!(west.run.unclaimed().is_empty());
 }
 
 /// B2: the chain's applied set goes with it: X was re-applied to run 2, run 2 continued as run 3, and the losing branch of
@@ -817,7 +818,9 @@ fn an_acknowledged_start_that_lost_is_listed() {
     new.terminate();
     assert_eq!(listed(&old.run.owed_to(&new.run, false)), [(1, 1)]);
     assert_eq!(old.run.owed_to_nobody(false).len(), 1);
-    old.run.unclaimed.extend(owing.file);
+    for record in &owing.file {
+        old.run.verdicts.add(record);
+    }
     assert_eq!(listed(&old.run.owed_to(&new.run, false)), []);
     assert!(!old.run.may_owe(), "and then nothing is left to do");
     // A predecessor whose end has not arrived yet lost nothing: its chain goes on.
@@ -1101,4 +1104,66 @@ fn what_follows_a_losing_branch_is_lost_with_it() {
     north.signal("Z");
     assert_eq!(stands(&west, &north), (false, true), "@3 is more than @2");
     assert_eq!(stands(&east, &north), (false, false));
+}
+
+/// B1: a verdict goes with the state of its run. Whoever lacks the batch that it rests on asks for it; then it holds, in whatever
+/// region is active next, and falls with the branch.
+#[test]
+fn a_verdict_holds_where_it_was_not_given() {
+    let mut east = Author::begin();
+    east.step(vec![]);
+    let mut west = east.elsewhere(2, 2);
+    let mut north = east.elsewhere(3, 3);
+    let mut south = east.elsewhere(4, 4);
+    east.signal("X");
+    west.terminate();
+    west.receive(&east);
+    assert!(reapply::file_unclaimed(&mut west.run, Timestamp(1)));
+    let told = west.run.state_wire();
+    north.receive(&east);
+    assert!(north.run.missing_basis(&told) && !west.run.missing_basis(&told));
+    north.receive(&west);
+    assert!(!north.run.missing_basis(&told));
+    assert_eq!(north.run.owed().len(), 1, "not known yet");
+    assert!(north.run.merge(&told) && !north.run.merge(&told));
+    assert_eq!(north.run.owed().len(), 0);
+    assert_eq!(north.run.unclaimed(), west.run.unclaimed());
+    south.signal("S");
+    for region in [&mut north, &mut west] {
+        assert_eq!(region.receive(&south), [Pushed::Switched]);
+        assert!(region.run.unclaimed().is_empty());
+        assert_eq!(region.run.verdicts.len(), 1, "it stays and holds no more");
+        assert_eq!(region.run.owed().len(), 2, "the signal and the termination");
+    }
+}
+
+/// B1: what an earlier version filed does not say what it rests on. "The run is closed" falls when the run is open; the rest stays.
+#[test]
+fn a_verdict_of_an_earlier_version_is_read() {
+    let mut east = Author::begin();
+    east.step(vec![]);
+    let mut west = east.elsewhere(2, 2);
+    let mut north = east.elsewhere(3, 3);
+    east.signal("X");
+    west.terminate();
+    west.receive(&east);
+    assert!(reapply::file_unclaimed(&mut west.run, Timestamp(1)));
+    let mut head = west.run.head();
+    for record in &mut head.unclaimed {
+        record.basis_run_id.clear();
+        record.basis_chain.clear();
+    }
+    head.unclaimed.push(wire::Unclaimed {
+        identity: Some(signal_identity("other").to_wire()),
+        verdict: "the run it named was superseded by another chain".into(),
+        ..head.unclaimed[0].clone()
+    });
+    let mut batches: Vec<_> = west.run.batches.values().cloned().collect();
+    batches.sort_by_key(|batch| batch.envelope.first_event);
+    west.run = Run::restore(west.run.key.clone(), &head, batches).unwrap();
+    assert_eq!(west.run.unclaimed().len(), 2);
+    north.signal("N");
+    west.receive(&north);
+    assert_eq!(west.run.unclaimed().len(), 1);
+    assert!(west.run.is_filed(&signal_identity("other")));
 }

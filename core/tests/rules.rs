@@ -275,7 +275,7 @@ fn r501_what_is_applied_again_by_kind() {
         let entry = &west.last().envelope.identities[0];
         assert_eq!(entry.identity, Identity::client(kind, "key"));
         assert_eq!(entry.reapplied_from, Some((run_id(2), FailoverVersion(1))));
-        assert_eq!(west.run.unclaimed, []);
+        assert!(west.run.unclaimed().is_empty());
         west.settle();
         assert_eq!(west.outline().len(), before + written.len(), "once");
     }
@@ -293,19 +293,19 @@ fn r501_what_is_not_applied_is_listed() {
     west.settle();
     let cancels = west.outline().iter().filter(|line| line.ends_with("CancelRequested")).count();
     assert_eq!(cancels, 1);
-    assert_eq!(west.run.unclaimed.len(), 1);
-    let record = &west.run.unclaimed[0];
+    assert_eq!(west.run.unclaimed().len(), 1);
+    let record = &west.run.unclaimed()[0];
     assert_eq!(record.verdict, "a cancel request stands in the winner");
     assert_eq!((record.event_id, record.version), (5, 1));
     assert_eq!(record.run_id, run_id(2).to_string());
     assert_eq!(record.recorded_unix_nanos, west.now);
     west.settle();
-    assert_eq!(west.run.unclaimed.len(), 1, "once");
+    assert_eq!(west.run.unclaimed().len(), 1, "once");
 
     let marker = Attributes::MarkerRecordedEventAttributes(Default::default());
     let (_, mut west) = losing(marker, ExternalKind::Update);
     west.settle();
-    assert_eq!(west.run.unclaimed[0].verdict, "this kind of event is not re-applied yet");
+    assert_eq!(west.run.unclaimed()[0].verdict, "this kind of event is not re-applied yet");
 }
 
 /// R502: after a re-application the worker is told, unless it will be anyway.
@@ -356,8 +356,8 @@ fn r503_a_termination_ends_the_list() {
     assert!(!north.run.state.is_open());
     assert_eq!(north.run.owed().len(), 1, "the signal of the greater branch comes after the termination");
     assert!(reapply::file_unclaimed(&mut north.run, Timestamp(5)));
-    assert_eq!(north.run.unclaimed.len(), 1);
-    assert_eq!(north.run.unclaimed[0].recorded_unix_nanos, 5);
+    assert_eq!(north.run.unclaimed().len(), 1);
+    assert_eq!(north.run.unclaimed()[0].recorded_unix_nanos, 5);
 }
 
 /// R522, I33: the signals of one losing branch come in their order and together.

@@ -88,6 +88,7 @@ impl Metrics {
             Event::Fork => "fork",
             Event::Reapplied => "reapplied",
             Event::Unclaimed => "unclaimed",
+            Event::Delivered => "delivered",
             Event::Zombie => "zombie",
             Event::ActivityRetried => "activity_retried",
             Event::RunDeleted => "run_deleted",

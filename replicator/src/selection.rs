@@ -123,7 +123,8 @@ impl StateHash {
     pub fn of(state: &wire::RunState) -> Self {
         let registers = state.registers.iter().map(|register| (1_u8, register.encode_to_vec()));
         let pending = state.pending.iter().map(|event| (2_u8, event.encode_to_vec()));
-        let mut elements: Vec<_> = registers.chain(pending).collect();
+        let verdicts = state.verdicts.iter().map(|verdict| (3_u8, verdict.encode_to_vec()));
+        let mut elements: Vec<_> = registers.chain(pending).chain(verdicts).collect();
         elements.sort_unstable();
         let mut hasher = blake3::Hasher::new();
         for (kind, bytes) in &elements {
@@ -180,7 +181,7 @@ impl KnownStates {
     }
 }
 
-/// Whether a received state holds something that this region wrote. After a restore its own word comes back to it from one
+/// Whether a received state holds something that this region wrote, or may have. After a restore its own word comes back to it from one
 /// peer, and it is the only one that tells the others (E2).
 #[must_use]
 pub fn holds_own(state: &wire::RunState, here: &link::RegionInfo) -> bool {
@@ -188,16 +189,20 @@ pub fn holds_own(state: &wire::RunState, here: &link::RegionInfo) -> bool {
     let own = |version: i64| class(version) == Some(RegionId(here.initial_version));
     state.registers.iter().any(|register| own(register.order_version))
         || state.pending.iter().any(|event| event.accepted_region == here.initial_version)
+        // Who gave a verdict is not known.
+        || !state.verdicts.is_empty()
 }
 
-/// The state of a run as it travels; none when it has neither registers nor pending events.
+/// The state of a run as it travels; none when it has neither registers nor pending events nor verdicts. What was filed on a
+/// deleted run stays where it was (C6).
 ///
 /// # Errors
 /// [`Damaged`].
 pub fn state_of(row: &RunRow) -> Result<Option<wire::RunState>, Damaged> {
     let head = wire::RunHead::decode(&*row.head)
         .map_err(|error| Damaged { run: row.key.clone(), why: error.to_string() })?;
-    if head.registers.is_empty() && head.pending.is_empty() {
+    let empty = head.registers.is_empty() && head.pending.is_empty() && head.unclaimed.is_empty();
+    if empty || head.deleted.is_some() {
         return Ok(None);
     }
     let current = usize::try_from(head.current).ok().and_then(|index| head.branches.get(index));
@@ -208,6 +213,7 @@ pub fn state_of(row: &RunRow) -> Result<Option<wire::RunState>, Damaged> {
         tip_chain: current.map(|branch| branch.chain.clone()).unwrap_or_default(),
         registers: head.registers,
         pending: head.pending,
+        verdicts: head.unclaimed,
         ..wire::RunState::default()
     })))
 }

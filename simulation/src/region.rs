@@ -13,6 +13,7 @@ use antipode_core::{
     ids::{Incarnation, Nanos, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey},
     namespace::{Record, Standing},
     run::Run,
+    verdict::Basis,
 };
 use antipode_history::{
     api::{Applied, Offer, Refusal, Replicated, Reply, Request, Taken, TaskKind},
@@ -631,7 +632,37 @@ impl Region {
     /// [`Error`].
     pub fn stored_runs(&self, key: &WorkflowKey) -> Result<BTreeMap<RunId, Kept>, Error> {
         let rows = self.stored_rows(key)?.into_iter();
-        rows.map(|stored| Ok((stored.row.key.run, Kept::fold(stored)?))).collect()
+        let mut runs = rows
+            .map(|stored| Ok((stored.row.key.run, Kept::fold(stored)?)))
+            .collect::<Result<BTreeMap<_, _>, Error>>()?;
+        let all = runs.iter().map(|(id, kept)| (*id, &kept.run)).collect();
+        for (run, fallen) in self.fallen(key, &all)? {
+            if let Some(kept) = runs.get_mut(&run) {
+                kept.run.judge_verdicts(fallen);
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Which verdicts of these stored runs fell, as far as other runs decide it (B1); of runs with such verdicts only.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn fallen(
+        &self,
+        key: &WorkflowKey,
+        runs: &BTreeMap<RunId, &Run>,
+    ) -> Result<Vec<(RunId, BTreeSet<Basis>)>, Error> {
+        if runs.values().all(|run| run.rests_on().is_empty()) {
+            return Ok(Vec::new());
+        }
+        let shard = antipode_history::client::shard_of(key, self.store.identity().shards);
+        let current =
+            ready(self.store.current_load(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
+        let chain = current.and_then(|row| row.record.first_run_id.parse().ok());
+        let other = |run| runs.get(&run).copied();
+        let resting = runs.iter().filter(|(_, run)| !run.rests_on().is_empty());
+        Ok(resting.map(|(id, run)| (*id, run.fallen(chain, other))).collect())
     }
 
     /// Runs of a workflow id as stored.
@@ -667,7 +698,7 @@ impl Region {
             ready(self.store.run_list(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
         let stones = rows.iter().filter(|row| antipode_history::shard::is_tombstone(row));
         let heads = stones.filter_map(|row| wire::RunHead::decode(&*row.head).ok());
-        Ok(heads.flat_map(|head| head.unclaimed).collect())
+        Ok(heads.flat_map(|head| head.unclaimed).filter(|record| !record.delivered).collect())
     }
 
     /// The run that owns a workflow id, as stored.

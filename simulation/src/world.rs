@@ -252,6 +252,7 @@ impl World {
                     run_id: row.key.run.to_string(),
                     registers: head.registers,
                     pending: head.pending,
+                    verdicts: head.unclaimed,
                     tip_chain: tip.map(|branch| branch.chain).unwrap_or_default(),
                     ..wire::RunState::default()
                 };

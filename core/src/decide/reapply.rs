@@ -1,14 +1,15 @@
 //! Re-application: external events of losing branches that the current chain lacks are written again under the present
 //! version, with their original identity, exactly once (A3, B1, B3; R500–R502). Internal progress is forgotten (R007).
 
-use antipode_proto::{api::history::v1::history_event::Attributes, core as wire};
+use antipode_proto::api::history::v1::history_event::Attributes;
 
 use super::Draft;
 use crate::{
     batch::EventIdentity,
-    ids::FailoverVersion,
+    ids::{EventId, FailoverVersion, Timestamp},
     refusal::Refusal,
-    run::{CLOSED, CLOSED_BEFORE},
+    run::Run,
+    verdict::{Basis, CLOSED, CLOSED_BEFORE, Verdict},
 };
 
 /// Writes what is owed. True when an event was written.
@@ -27,7 +28,7 @@ pub(super) fn write_owed(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
             .and_then(|events| events.into_iter().find(|event| event.event_id == entry.event.0));
         let Some((attributes, links)) = event.and_then(|event| event.attributes.map(|a| (a, event.links)))
         else {
-            file(draft, &entry, batch.envelope.version, "the event does not decode");
+            file(draft, &entry, batch.envelope.version, "the event does not decode", Basis::Nothing);
             continue;
         };
         let run = draft.run.key.run;
@@ -41,61 +42,47 @@ pub(super) fn write_owed(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
             }
             Attributes::WorkflowExecutionCancelRequestedEventAttributes(_) => {
                 if draft.run.state.cancel_requested {
-                    file(draft, &entry, batch.envelope.version, "a cancel request stands in the winner");
+                    let basis = Basis::tip_of(draft.run);
+                    let words = "a cancel request stands in the winner";
+                    file(draft, &entry, batch.envelope.version, words, basis);
                     continue;
                 }
                 let event = draft.event_with(attributes, None, links)?;
                 draft.identify(event, entry.identity.clone(), entry.named_run, Some(origin));
                 written = true;
             }
-            _ => file(draft, &entry, batch.envelope.version, "this kind of event is not re-applied yet"),
+            _ => {
+                let words = "this kind of event is not re-applied yet";
+                file(draft, &entry, batch.envelope.version, words, Basis::Nothing);
+            }
         }
     }
     Ok(written)
 }
 
-fn file(draft: &mut Draft<'_>, entry: &EventIdentity, version: FailoverVersion, verdict: &str) {
-    let record = wire::Unclaimed {
-        identity: Some(entry.identity.to_wire()),
-        event_id: entry.event.0,
-        version: version.0,
-        run_id: draft.run.key.run.to_string(),
-        verdict: verdict.to_string(),
-        recorded_unix_nanos: draft.context.now.0,
-    };
-    draft.run.unclaimed.push(record);
+fn file(draft: &mut Draft<'_>, entry: &EventIdentity, version: FailoverVersion, words: &str, basis: Basis) {
+    let verdict = Verdict { identity: &entry.identity, event: entry.event, version, words, basis };
+    draft.run.file(&verdict, draft.context.now);
 }
 
 /// Files what a closed run can never be given (I03): no external event is dropped without a record. True when something
 /// was filed.
-pub fn file_unclaimed(run: &mut crate::run::Run, now: crate::ids::Timestamp) -> bool {
+pub fn file_unclaimed(run: &mut Run, now: Timestamp) -> bool {
     if run.state.is_open() {
         return false;
     }
-    let owed = run.owed();
-    let mut filed = !owed.is_empty();
-    for (batch, entry) in owed {
-        run.unclaimed.push(wire::Unclaimed {
-            identity: Some(entry.identity.to_wire()),
-            event_id: entry.event.0,
-            version: batch.envelope.version.0,
-            run_id: run.key.run.to_string(),
-            verdict: CLOSED.to_string(),
-            recorded_unix_nanos: now.0,
-        });
+    let (mut filed, basis) = (false, Basis::tip_of(run));
+    for (batch, entry) in run.owed() {
+        let (event, version) = (entry.event, batch.envelope.version);
+        let verdict = Verdict { identity: &entry.identity, event, version, words: CLOSED, basis };
+        filed |= run.file(&verdict, now);
     }
     // What waits goes on waiting, filed once: no region takes from the set what the others keep (A2).
     for (identity, pending) in run.pending_live() {
         if pending.anchor.is_none() && !run.is_filed(&identity) {
-            run.unclaimed.push(wire::Unclaimed {
-                identity: Some(identity.to_wire()),
-                version: pending.accepted.0.0,
-                run_id: run.key.run.to_string(),
-                verdict: CLOSED_BEFORE.to_string(),
-                recorded_unix_nanos: now.0,
-                ..Default::default()
-            });
-            filed = true;
+            let (event, version) = (EventId(0), pending.accepted.0);
+            let verdict = Verdict { identity: &identity, event, version, words: CLOSED_BEFORE, basis };
+            filed |= run.file(&verdict, now);
         }
     }
     filed

@@ -468,7 +468,7 @@ pub fn outline(run: &Run) -> Vec<String> {
 /// What all regions must agree on of a run, as bytes: everything but what is kept where it happened.
 pub fn shared_bytes(run: &Run) -> Vec<u8> {
     use prost::Message;
-    wire::RunHead { unclaimed: Vec::new(), lost: Vec::new(), ..run.head() }.encode_to_vec()
+    wire::RunHead { lost: Vec::new(), ..run.head() }.encode_to_vec()
 }
 
 /// An identity of a client's signal.

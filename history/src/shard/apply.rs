@@ -73,18 +73,21 @@ impl<T: Token> Shard<T> {
                 self.tell(&key, explanation);
                 Ok(Applied::Poison(why.to_string()))
             }
-            Verdict::Create | Verdict::Append { .. } | Verdict::Extend { .. } | Verdict::NewBranch { .. } => {
-                self.store_batch(&key, batch, stored, explanation)
+            Verdict::Create | Verdict::Append { .. } => {
+                self.store_batch(&key, batch, (stored, false), explanation)
+            }
+            Verdict::Extend { .. } | Verdict::NewBranch { .. } => {
+                self.store_batch(&key, batch, (stored, true), explanation)
             }
         }
     }
 
-    /// The batch fits. It may have to wait all the same, or turn out to be broken.
+    /// The batch fits, on a branch `beside` the current one or on that. It may have to wait all the same, or turn out to be broken.
     fn store_batch(
         &mut self,
         key: &RunKey,
         batch: &Arc<Batch>,
-        stored: bool,
+        (stored, beside): (bool, bool),
         explanation: Explanation,
     ) -> Result<Applied, Stop> {
         // B8: a closing entry is not applied before its successor's first batch is stored.
@@ -103,6 +106,7 @@ impl<T: Token> Shard<T> {
             }
         };
         self.need_relatives(key, batch, &events)?;
+        self.need_resting(batch, beside)?;
         if !stored {
             self.insert_run(Run::new(key.clone(), batch.envelope.first_run));
         }
@@ -185,8 +189,9 @@ impl<T: Token> Shard<T> {
             return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until });
         }
         self.need_owner(&key)?;
+        self.need_bases(&key, state)?;
         let run = &mut self.cached_mut(&key)?.run;
-        if run.missing_anchor(state) {
+        if run.missing_anchor(state) || run.missing_basis(state) {
             let explanation = anchor_missing(state, run);
             self.tell(&key, explanation);
             // The branch that holds the anchor may have lost where the state comes from: the whole run is needed (A1, W13).
@@ -235,6 +240,7 @@ impl<T: Token> Shard<T> {
         self.cached_mut(key)?.lost = lost;
         self.changed_run(key, at)?;
         self.judge_relatives(key)?;
+        self.judge_again(&key.workflow_key())?;
         match writable {
             Some(version) if self.is_current(key) => self.settle(key, version),
             _ => Ok(()),
@@ -262,7 +268,11 @@ fn anchor_missing(state: &wire::RunState, run: &Run) -> Explanation {
     };
     let anchors: BTreeSet<_> =
         state.registers.iter().map(anchor).filter(|anchor| anchor.event.0 != 0 && !stored(anchor)).collect();
-    let notes = anchors.iter().map(|anchor| format!("no stored branch has event {anchor}")).collect();
+    let mut notes: Vec<_> =
+        anchors.iter().map(|anchor| format!("no stored branch has event {anchor}")).collect();
+    if run.missing_basis(state) {
+        notes.push("no stored branch has the batch that a verdict rests on".to_string());
+    }
     let explanation = Explanation::of_state(state, Some(run), "NeedEvents", Reason::AnchorMissing);
     Explanation { notes, ..explanation.asking(Ask::run(run.key.run, None)) }
 }

@@ -59,6 +59,8 @@ pub(super) struct Cached<T> {
     pub(super) offers: BTreeSet<(TaskKind, TaskRef)>,
     /// A superseded run whose clients' events were handed over since its last change (B1).
     pub(super) handed_over: bool,
+    /// Whether its verdicts that rest on other runs were judged since it was loaded (B1).
+    pub(super) judged: bool,
     /// Only a losing branch of its predecessor continued into it: what it took is owed although it closed (B1).
     pub(super) lost: bool,
     /// What visibility shows, to see a change: status, superseded, memo and attributes as they were.
@@ -162,6 +164,7 @@ impl<T> Cached<T> {
             rows: BTreeSet::new(),
             offers: BTreeSet::new(),
             handed_over: false,
+            judged: true,
             lost: false,
             shown: None,
             readers: Vec::new(),
@@ -190,8 +193,17 @@ impl<T: Token> Shard<T> {
         Ok(())
     }
 
-    /// Sees that the run is in memory. False: it is not stored.
+    /// Sees that the run is in memory, and judged. False: it is not stored.
     pub(super) fn need_run(&mut self, key: &RunKey) -> Result<bool, Stop> {
+        let stored = self.need_alone(key)?;
+        if stored && !self.cached(key)?.judged {
+            self.need_judged(key)?;
+        }
+        Ok(stored)
+    }
+
+    /// Sees that the run is in memory; its verdicts may rest on runs that are not.
+    pub(super) fn need_alone(&mut self, key: &RunKey) -> Result<bool, Stop> {
         let workflow_key = key.workflow_key();
         self.need_workflow(&workflow_key)?;
         let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(false) };
@@ -267,6 +279,7 @@ impl<T: Token> Shard<T> {
             return Ok(()); // It came by another way meanwhile, and is newer.
         }
         let mut cached = Cached::begun(run);
+        cached.judged = cached.run.rests_on().is_empty();
         cached.changed_at = stored.row.changed_at;
         cached.stored_wake = stored.row.wake_at;
         cached.retire_at = super::retention::due(&cached.run, self.namespaces.get(&key.namespace));

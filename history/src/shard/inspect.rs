@@ -55,7 +55,7 @@ impl<T: Token> Shard<T> {
             why: run.tree.as_ref().map(why_current).unwrap_or_default(),
             registers: run.registers.iter().map(|register| format!("{register:?}")).collect(),
             pending: run.pending.keys().map(|identity| format!("{identity:?}")).collect(),
-            unclaimed: run.unclaimed.clone(),
+            unclaimed: run.unclaimed().into_iter().cloned().collect(),
             current_run_id: owner.map(|run| run.to_string()).unwrap_or_default(),
             runs: self.summaries(&key, &listed),
             rollback: rollback(run)

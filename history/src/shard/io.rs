@@ -156,6 +156,8 @@ pub enum Event {
     Reapplied,
     /// External events were filed as unclaimed.
     Unclaimed,
+    /// A run was told what another one took from it, before that was deleted.
+    Delivered,
     /// A run became a zombie.
     Zombie,
     /// An activity attempt failed and another follows.

@@ -18,6 +18,7 @@ mod requests;
 mod retention;
 mod starts;
 mod tasks;
+mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use antipode_core::{
     identity::Identity,
-    ids::{RunId, RunKey},
+    ids::{RunId, RunKey, WorkflowKey},
     owed::Owing,
 };
 use antipode_persistence::rows::RunRow;
@@ -34,13 +34,10 @@ impl<T: Token> Shard<T> {
     fn taken(&mut self, key: &RunKey, owner: &RunKey) -> Result<BTreeSet<Identity>, Stop> {
         let workflow_key = key.workflow_key();
         let mut last = BTreeMap::new();
-        let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(BTreeSet::new()) };
-        let in_flight = workflow.changed > self.durable;
-        let listed = workflow.listed.as_ref().filter(|_| in_flight || !workflow.listed_early);
-        let Some(listed) = listed else { return Err(Stop::Load(Load::Runs(workflow_key))) };
-        for (first, order, run) in listed.iter().filter_map(place) {
+        for (first, order, run) in self.need_list(&workflow_key)?.iter().filter_map(place) {
             later(&mut last, first, order, run);
         }
+        let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(BTreeSet::new()) };
         // What is not durable yet is in memory.
         for (id, cached) in &workflow.runs {
             let order = cached.run.order();
@@ -59,6 +56,16 @@ impl<T: Token> Shard<T> {
             }
         }
         Ok(taken)
+    }
+}
+
+impl<T: Token> Shard<T> {
+    /// The stored rows of a workflow id; what is not durable yet is in memory and newer.
+    pub(super) fn need_list(&self, key: &WorkflowKey) -> Result<&[RunRow], Stop> {
+        let Some(workflow) = self.workflows.get(key) else { return Ok(&[]) };
+        let in_flight = workflow.changed > self.durable;
+        let listed = workflow.listed.as_ref().filter(|_| in_flight || !workflow.listed_early);
+        listed.map(Vec::as_slice).ok_or_else(|| Stop::Load(Load::Runs(key.clone())))
     }
 }
 

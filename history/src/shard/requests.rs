@@ -252,15 +252,13 @@ impl<T: Token> Shard<T> {
             owing
         };
         if !owing.file.is_empty() {
-            let now = self.now;
-            let records = owing
-                .file
-                .into_iter()
-                .map(|record| antipode_proto::core::Unclaimed { recorded_unix_nanos: now.0, ..record });
-            self.cached_mut(key)?.run.unclaimed.extend(records);
+            self.record(key, owing.file)?;
             self.outputs.push(Output::Count(Event::Unclaimed));
             let at = self.sequence.next();
             self.changed_run(key, at)?;
+        }
+        if !owing.told.is_empty() {
+            self.tell_taken(key, owing.told)?;
         }
         self.cached_mut(key)?.handed_over = true;
         self.derive(key)?;
@@ -301,9 +299,9 @@ impl<T: Token> Shard<T> {
         if wake.is_some_and(|wake| wake <= now) {
             let (context, seats, next) = (self.context(version), self.seats_two(), self.make_id());
             let cached = self.cached_mut(key)?;
-            let before = (cached.run.registers.clone(), cached.run.unclaimed.len(), cached.run.pending.len());
+            let before = (cached.run.registers.clone(), cached.run.verdicts.len(), cached.run.pending.len());
             let outcome = due::settle(&mut cached.run, context, seats, next)?;
-            let after = (cached.run.registers.clone(), cached.run.unclaimed.len(), cached.run.pending.len());
+            let after = (cached.run.registers.clone(), cached.run.verdicts.len(), cached.run.pending.len());
             let changed = outcome.batch.is_some() || before != after;
             if changed {
                 return self.wrote(key, outcome, true);

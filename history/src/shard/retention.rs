@@ -14,8 +14,9 @@ use antipode_conflict::{
 use antipode_core::{
     batch::Batch,
     identity::Identity,
-    ids::{FailoverVersion, Nanos, Place, RunKey, RunOrder, Sequence, Timestamp},
+    ids::{EventId, FailoverVersion, Nanos, Place, RunKey, RunOrder, Sequence, Timestamp},
     run::Run,
+    verdict::{Basis, Verdict},
     version_history::VersionHistory,
 };
 use antipode_persistence::rows::{ObligationChange, RunRow};
@@ -186,6 +187,11 @@ impl<T: Token> Shard<T> {
             return self.expire(key);
         }
         match self.keep(key)? {
+            None if !self.tell_delivered(key)? => {
+                self.outputs.push(Output::Count(Event::RetentionOwed));
+                self.look_again(key, self.now.plus(AGAIN_FIRST));
+                Ok(())
+            }
             None => self.delete(key),
             Some(Keep::ForEver) => {
                 self.cached_mut(key)?.retire_at = None;
@@ -473,12 +479,7 @@ fn filed(record: &wire::Unclaimed) -> String {
 }
 
 fn unclaimed(key: &RunKey, identity: &Identity, event: i64, version: i64) -> wire::Unclaimed {
-    wire::Unclaimed {
-        identity: Some(identity.to_wire()),
-        event_id: event,
-        version,
-        run_id: key.run.to_string(),
-        verdict: VERDICT.to_string(),
-        recorded_unix_nanos: 0,
-    }
+    let (event, version) = (EventId(event), FailoverVersion(version));
+    let verdict = Verdict { identity, event, version, words: VERDICT, basis: Basis::Nothing };
+    verdict.record(key.run, Timestamp(0))
 }

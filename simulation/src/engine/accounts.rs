@@ -224,9 +224,8 @@ impl Facts {
                 facts.twice.insert(signal.clone(), *times);
             }
         }
-        // Verdicts are records of the region that gave them.
         for kept in everywhere.iter().flat_map(BTreeMap::values) {
-            facts.listed.extend(kept.run.unclaimed.iter().map(verdict));
+            facts.listed.extend(kept.run.unclaimed().into_iter().map(verdict));
         }
         facts.listed.extend(late.iter().map(verdict));
         facts

@@ -181,7 +181,7 @@ impl Engine {
             let mut found = BTreeSet::new();
             for other in &self.sites {
                 for kept in other.region.stored_runs(&self.key(&expect.workflow))?.values() {
-                    found.extend(kept.run.unclaimed.iter().filter_map(client_key));
+                    found.extend(kept.run.unclaimed().into_iter().filter_map(client_key));
                 }
             }
             let wanted: BTreeSet<String> = wanted.iter().cloned().collect();

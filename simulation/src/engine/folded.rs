@@ -35,6 +35,12 @@ impl Engine {
             known.insert(site, Arc::clone(&kept));
             runs.insert(run, kept);
         }
+        let all = runs.iter().map(|(id, kept)| (*id, &kept.run)).collect();
+        for (run, fallen) in self.sites[site].region.fallen(key, &all)? {
+            if let Some(kept) = runs.get_mut(&run) {
+                Arc::make_mut(kept).run.judge_verdicts(fallen);
+            }
+        }
         Ok(runs)
     }
 

@@ -302,6 +302,19 @@ impl Engine {
                         ),
                     );
                 }
+                let verdicts = |kept: &Kept| kept.run.verdicts.to_wire();
+                if verdicts(kept) != verdicts(other) {
+                    self.find(
+                        "V09",
+                        format!(
+                            "{workflow}/{}: {name} and {} know different verdicts: {:?} and {:?}",
+                            short(id),
+                            self.name(first),
+                            verdicts(kept),
+                            verdicts(other)
+                        ),
+                    );
+                }
                 self.check_memory(site, workflow, *id, &mine)?;
             }
         }
@@ -430,7 +443,7 @@ impl Engine {
             let key = self.key(&workflow);
             for site in self.listed() {
                 let runs = self.runs_at(site, &key)?;
-                let unclaimed: usize = runs.values().map(|kept| kept.run.unclaimed.len()).sum();
+                let unclaimed: usize = runs.values().map(|kept| kept.run.unclaimed().len()).sum();
                 let branched = runs.values().any(|kept| kept.run.branches().len() > 1);
                 if unclaimed > 0 {
                     self.find(

@@ -278,6 +278,28 @@ impl Names {
             self.register(sink, register);
         }
         self.pending(sink, &run.head.pending);
+        self.verdicts(sink, &run.head.unclaimed);
+    }
+
+    /// Verdicts, whenever they were given.
+    fn verdicts(&self, sink: &mut Sink, verdicts: &[wire::Unclaimed]) {
+        let mut names: Vec<_> = verdicts
+            .iter()
+            .map(|record| {
+                let mut sink = Sink::new("verdict");
+                self.identity_wire(&mut sink, record.identity.as_ref());
+                sink.num(record.version);
+                sink.put(record.verdict.as_bytes());
+                sink.put(&record.basis_run_id.parse().map(|run| self.run(run)).unwrap_or_default());
+                let chain = ChainValue::from_bytes(&record.basis_chain);
+                sink.put(&chain.map(|chain| self.chain(chain)).unwrap_or_default());
+                sink.name()
+            })
+            .collect();
+        names.sort_unstable();
+        for name in names {
+            sink.put(&name);
+        }
     }
 
     fn sorted<'a>(&self, snap: &'a Snap) -> Vec<&'a RunView> {
@@ -321,11 +343,6 @@ impl Names {
         for run in self.sorted(snap) {
             self.run_shared(&mut sink, run);
             sink.num(run.wake.map_or(-1, |wake| wake.0));
-            for record in &run.head.unclaimed {
-                self.identity_wire(&mut sink, record.identity.as_ref());
-                sink.num(record.version);
-                sink.put(record.verdict.as_bytes());
-            }
             sink.flag(received.get(&run.key.run).is_some_and(|hash| *hash == state_hash(run)));
         }
         self.places(&mut sink, snap.runs.values().flat_map(|run| run.batches.iter()));
@@ -385,6 +402,7 @@ impl Names {
                     self.register(sink, register);
                 }
                 self.pending(sink, &state.pending);
+                self.verdicts(sink, &state.verdicts);
                 let tip = ChainValue::from_bytes(&state.tip_chain);
                 sink.put(&tip.map(|tip| self.chain(tip)).unwrap_or_default());
             }
@@ -411,12 +429,13 @@ impl Names {
     }
 }
 
-/// Registers and pending events of a stored run, as the links compare them.
+/// Registers, pending events and verdicts of a stored run, as the links compare them.
 #[must_use]
 pub fn state_hash(run: &RunView) -> StateHash {
     StateHash::of(&wire::RunState {
         registers: run.head.registers.clone(),
         pending: run.head.pending.clone(),
+        verdicts: run.head.unclaimed.clone(),
         ..wire::RunState::default()
     })
 }

@@ -99,7 +99,7 @@ static PROGRAMS: [Program; 10] = [
         ],
         free: Free { ahead: true, overtake: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 757,
+        states: 1_939,
         small: true,
     },
     Program {
@@ -117,7 +117,7 @@ static PROGRAMS: [Program; 10] = [
         ],
         free: Free { overtake: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 4_010,
+        states: 7_747,
         small: false,
     },
     Program {
@@ -185,7 +185,7 @@ static PROGRAMS: [Program; 10] = [
         ],
         free: Free { reads: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 18_047,
+        states: 18_605,
         small: false,
     },
     Program {

@@ -62,7 +62,7 @@ pub fn rest(machine: &Machine<'_>, state: &mut State) -> Checked {
 const NAMES0: &str = crate::world::NAMES[0];
 
 fn has_unclaimed(snap: &Snap) -> bool {
-    snap.runs.values().any(|run| !run.head.unclaimed.is_empty())
+    snap.runs.values().flat_map(|run| &run.head.unclaimed).any(|record| !record.delivered)
 }
 
 /// V09: the same runs, branches, registers, pending sets, owners and record everywhere.
@@ -130,6 +130,14 @@ fn folded(node: &Node) -> Result<BTreeMap<RunId, Run>, Finding> {
         let run = Run::restore(view.key.clone(), &view.head, view.batches.iter().cloned());
         let run = run.map_err(|error| Finding(format!("V05: {}: {error}", node.region.name)))?;
         runs.insert(*id, run);
+    }
+    for (id, view) in &node.snap.runs {
+        let current = node.snap.currents.get(view.key.workflow.as_str());
+        let chain = current.and_then(|record| record.first_run_id.parse().ok());
+        let fallen = runs.get(id).map(|run| run.fallen(chain, |other| runs.get(&other)));
+        if let (Some(run), Some(fallen)) = (runs.get_mut(id), fallen) {
+            run.judge_verdicts(fallen);
+        }
     }
     Ok(runs)
 }
@@ -262,7 +270,7 @@ fn accounted(state: &State, runs: &[BTreeMap<RunId, Run>]) -> Checked {
     let listed: BTreeSet<Identity> = runs
         .iter()
         .flat_map(|runs| runs.values())
-        .flat_map(|run| run.unclaimed.iter())
+        .flat_map(Run::unclaimed)
         .filter_map(|record| record.identity.as_ref().and_then(Identity::from_wire))
         .collect();
     for told in state.told.iter() {

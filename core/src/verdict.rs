@@ -1,0 +1,246 @@
+//! Verdicts on what clients gave a run and no current branch carries (I03, B1): filed as unclaimed, or taken by another run, which
+//! may be deleted since. They travel with the run's state, as a set that only grows, so that the next active region decides nothing
+//! anew. Each says what it rests on, and whether it holds is derived from that: no region takes a verdict back, it falls with
+//! the branch it rested on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use antipode_proto::core as wire;
+
+use crate::{
+    chain::ChainValue,
+    identity::Identity,
+    ids::{EventId, FailoverVersion, RunId, Timestamp},
+    run::Run,
+};
+
+/// Verdict on an event of a losing branch of a run that is closed on its current one.
+pub const CLOSED: &str = "the run is closed on the winning branch";
+/// Verdict on an event that was never written because the run closed.
+pub const CLOSED_BEFORE: &str = "accepted, and the run closed before it could be written";
+/// Verdict on what the run that owned the workflow id took and wrote: not unclaimed.
+pub const DELIVERED: &str = "the run that owned the workflow id took it";
+/// Verdicts that rest on the run being closed. Those of earlier versions do not name the branch.
+const CLOSED_VERDICTS: [&str; 2] = [CLOSED, CLOSED_BEFORE];
+
+/// What a verdict rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Basis {
+    /// Nothing that can change.
+    Nothing,
+    /// This branch of this run, by the batch at its tip when the verdict was given.
+    Branch {
+        /// The run, or the one that owned the workflow id.
+        run: RunId,
+        /// Its tip.
+        chain: ChainValue,
+    },
+    /// A run of another chain owning the workflow id: this one, when the verdict was given.
+    Owner(RunId),
+}
+
+impl Basis {
+    /// The branch that is current in this run now.
+    #[must_use]
+    pub fn tip_of(run: &Run) -> Self {
+        Self::Branch { run: run.key.run, chain: run.tip() }
+    }
+
+    fn of(record: &wire::Unclaimed) -> Self {
+        match (record.basis_run_id.parse(), ChainValue::from_bytes(&record.basis_chain)) {
+            (Ok(run), Some(ChainValue::NONE)) => Self::Owner(run),
+            (Ok(run), Some(chain)) => Self::Branch { run, chain },
+            _ => Self::Nothing,
+        }
+    }
+
+    fn run(self) -> Option<RunId> {
+        match self {
+            Self::Nothing => None,
+            Self::Branch { run, .. } | Self::Owner(run) => Some(run),
+        }
+    }
+}
+
+/// One event, and why it is not applied.
+#[derive(Clone, Debug)]
+pub struct Verdict<'a> {
+    /// Of the event.
+    pub identity: &'a Identity,
+    /// The event; zero for one that never was written.
+    pub event: EventId,
+    /// Version under which it was taken.
+    pub version: FailoverVersion,
+    /// In words.
+    pub words: &'a str,
+    /// What it rests on.
+    pub basis: Basis,
+}
+
+impl Verdict<'_> {
+    /// As it is stored and sent, in this run.
+    #[must_use]
+    pub fn record(&self, run: RunId, now: Timestamp) -> wire::Unclaimed {
+        let (basis_run, basis_chain) = match self.basis {
+            Basis::Nothing => (None, ChainValue::NONE),
+            Basis::Branch { run, chain } => (Some(run), chain),
+            Basis::Owner(run) => (Some(run), ChainValue::NONE),
+        };
+        wire::Unclaimed {
+            identity: Some(self.identity.to_wire()),
+            event_id: self.event.0,
+            version: self.version.0,
+            run_id: run.to_string(),
+            verdict: self.words.to_string(),
+            recorded_unix_nanos: now.0,
+            basis_run_id: basis_run.map(|run| run.to_string()).unwrap_or_default(),
+            basis_chain: basis_chain.to_bytes(),
+            delivered: self.words == DELIVERED,
+        }
+    }
+}
+
+/// The verdicts of a run, by identity and basis. A merge is a union; of two for one place the least stays.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdicts {
+    records: BTreeMap<Identity, BTreeMap<Basis, wire::Unclaimed>>,
+    /// Of what other runs are the basis of: those that fell. Derived, see [`Run::fallen`].
+    fallen: BTreeSet<Basis>,
+}
+
+impl Verdicts {
+    /// Adds one. True when something changed.
+    pub fn add(&mut self, record: &wire::Unclaimed) -> bool {
+        let Some(identity) = record.identity.as_ref().and_then(Identity::from_wire) else { return false };
+        let place = self.records.entry(identity).or_default();
+        let known = place.get(&Basis::of(record));
+        if known.is_some_and(|known| rank(known) <= rank(record)) {
+            return false;
+        }
+        place.insert(Basis::of(record), record.clone());
+        true
+    }
+
+    /// As stored and sent, in order.
+    #[must_use]
+    pub fn to_wire(&self) -> Vec<wire::Unclaimed> {
+        self.records.values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// How many there are, whether they hold or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    fn bases(&self) -> impl Iterator<Item = Basis> {
+        self.records.values().flat_map(BTreeMap::keys).copied()
+    }
+}
+
+/// A total order of what is not in the key, the same everywhere: the first that was given comes first.
+fn rank(record: &wire::Unclaimed) -> (i64, &str, i64, i64, &str, bool) {
+    let wire::Unclaimed { recorded_unix_nanos: at, verdict, event_id, version, run_id, delivered, .. } =
+        record;
+    (*at, verdict, *event_id, *version, run_id, *delivered)
+}
+
+/// Runs other than `holder` that verdicts of a state or a stored head rest on.
+#[must_use]
+pub fn others(holder: RunId, records: &[wire::Unclaimed]) -> BTreeSet<RunId> {
+    records.iter().filter_map(|record| Basis::of(record).run()).filter(|run| *run != holder).collect()
+}
+
+impl Run {
+    /// Files a verdict on an event of this run. True when it is new.
+    pub fn file(&mut self, verdict: &Verdict<'_>, now: Timestamp) -> bool {
+        let record = verdict.record(self.key.run, now);
+        self.verdicts.add(&record)
+    }
+
+    /// Whether a verdict on this event holds.
+    #[must_use]
+    pub fn is_filed(&self, identity: &Identity) -> bool {
+        self.standing(identity).is_some()
+    }
+
+    /// The verdict on this event that holds.
+    #[must_use]
+    pub fn standing(&self, identity: &Identity) -> Option<&wire::Unclaimed> {
+        let records = self.verdicts.records.get(identity)?;
+        records.iter().find(|(basis, record)| self.holds(**basis, record)).map(|(_, record)| record)
+    }
+
+    /// The events that are unclaimed: filed with a verdict that holds, and taken by nobody; one verdict each.
+    #[must_use]
+    pub fn unclaimed(&self) -> Vec<&wire::Unclaimed> {
+        let standing = self.verdicts.records.keys().filter_map(|identity| self.standing(identity));
+        standing.filter(|record| !record.delivered).collect()
+    }
+
+    fn holds(&self, basis: Basis, record: &wire::Unclaimed) -> bool {
+        match basis {
+            // As an earlier version wrote it.
+            Basis::Nothing => {
+                let closed = CLOSED_VERDICTS.contains(&record.verdict.as_str());
+                !closed || record.run_id != self.key.run.to_string() || !self.state.is_open()
+            }
+            Basis::Branch { run, chain } if run == self.key.run => self.is_on_current(chain),
+            Basis::Branch { .. } | Basis::Owner(_) => !self.verdicts.fallen.contains(&basis),
+        }
+    }
+
+    /// Other runs that verdicts of this one rest on.
+    #[must_use]
+    pub fn rests_on(&self) -> BTreeSet<RunId> {
+        let runs = self.verdicts.bases().filter_map(Basis::run);
+        runs.filter(|run| *run != self.key.run).collect()
+    }
+
+    /// Whether a verdict of that state rests on a batch of this run that is not here: it cannot be judged before (W13).
+    #[must_use]
+    pub fn missing_basis(&self, state: &wire::RunState) -> bool {
+        let stored = |chain| self.tree.as_ref().is_some_and(|tree| tree.node(chain).is_some());
+        state.verdicts.iter().any(|record| match Basis::of(record) {
+            Basis::Branch { run, chain } => run == self.key.run && !stored(chain),
+            Basis::Nothing | Basis::Owner(_) => false,
+        })
+    }
+
+    /// What verdicts of this run rested on and is no more, as far as other runs decide it: a branch that lost, or another chain
+    /// owning the workflow id. `chain`: the first run of the one that owns it. A run that is not stored any more, or a batch that
+    /// has not arrived, undoes nothing.
+    #[must_use]
+    pub fn fallen<'a>(
+        &self,
+        chain: Option<RunId>,
+        other: impl Fn(RunId) -> Option<&'a Self>,
+    ) -> BTreeSet<Basis> {
+        let fell = |basis: &Basis| match *basis {
+            Basis::Branch { run, chain } if run != self.key.run => other(run).is_some_and(|run| {
+                let stored = run.tree.as_ref().is_some_and(|tree| tree.node(chain).is_some());
+                stored && !run.is_on_current(chain)
+            }),
+            Basis::Owner(_) => chain == Some(self.first_run),
+            Basis::Branch { .. } | Basis::Nothing => false,
+        };
+        self.verdicts.bases().filter(fell).collect()
+    }
+
+    /// Takes what [`Run::fallen`] said. True when it said something else before.
+    pub fn judge_verdicts(&mut self, fallen: BTreeSet<Basis>) -> bool {
+        let changed = self.verdicts.fallen != fallen;
+        self.verdicts.fallen = fallen;
+        changed
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+//! Verdicts that rest on other runs of the workflow id (B1): they are judged when a run is read, and again whenever a branch loses
+//! or another chain takes the id. What falls is owed again. And what a run took from others is told to those before it is
+//! deleted, so that nobody gives it to a later run (C6).
+
+use std::collections::BTreeSet;
+
+use antipode_core::{
+    batch::Batch,
+    ids::{RunId, RunKey, RunOrder, WorkflowKey},
+    run::Run,
+    verdict,
+};
+use antipode_proto::core as wire;
+use prost::Message;
+
+use super::{Event, Output, Shard, Stop, Token};
+use crate::api::Refusal;
+
+impl<T: Token> Shard<T> {
+    /// Judges the verdicts of a run that is in memory; those that they rest on are read.
+    pub(super) fn need_judged(&mut self, key: &RunKey) -> Result<(), Stop> {
+        for run in self.cached(key)?.run.rests_on() {
+            self.need_alone(&RunKey { run, ..key.clone() })?;
+        }
+        self.judge(key)?;
+        Ok(())
+    }
+
+    /// Judges with what is in memory. True when a verdict fell, or stands again.
+    fn judge(&mut self, key: &RunKey) -> Result<bool, Refusal> {
+        let workflow = self.workflows.get(&key.workflow_key());
+        let chain = workflow.and_then(|workflow| workflow.current.as_ref()?.first_run_id.parse().ok());
+        let other = |run| Some(&workflow?.runs.get(&run)?.run);
+        let fallen = self.cached(key)?.run.fallen(chain, other);
+        let cached = self.cached_mut(key)?;
+        cached.judged = true;
+        Ok(cached.run.judge_verdicts(fallen))
+    }
+
+    /// The runs that a state's verdicts rest on are read, so that it can be judged when it is merged.
+    pub(super) fn need_bases(&mut self, key: &RunKey, state: &wire::RunState) -> Result<(), Stop> {
+        for run in verdict::others(key.run, &state.verdicts) {
+            self.need_alone(&RunKey { run, ..key.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// Before a batch that may make another branch current, or give the id to another chain: the runs with verdicts that rest on
+    /// other runs are read, because what falls is to be written together with it.
+    pub(super) fn need_resting(&mut self, batch: &Batch, beside: bool) -> Result<(), Stop> {
+        let key = &batch.envelope.run;
+        let workflow_key = key.workflow_key();
+        if !beside && !self.takes_over(batch) {
+            return Ok(());
+        }
+        let resting = |row: &antipode_persistence::rows::RunRow| {
+            let head = wire::RunHead::decode(&*row.head).ok().filter(|head| head.deleted.is_none())?;
+            (!verdict::others(row.key.run, &head.unclaimed).is_empty()).then_some(row.key.run)
+        };
+        let runs: BTreeSet<RunId> = self.need_list(&workflow_key)?.iter().filter_map(resting).collect();
+        for run in runs {
+            self.need_run(&RunKey { run, ..key.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// Whether an older chain takes the workflow id from another one with this batch (R634).
+    fn takes_over(&self, batch: &Batch) -> bool {
+        let envelope = &batch.envelope;
+        let Some(workflow) = self.workflows.get(&envelope.run.workflow_key()) else { return false };
+        let owner = workflow.current.as_ref().and_then(|record| record.first_run_id.parse().ok());
+        let order = RunOrder { version: envelope.version, place: envelope.place };
+        owner.is_some_and(|owner: RunId| owner != envelope.first_run) && order >= workflow.current_order()
+    }
+
+    /// Judges the runs of a workflow id that are in memory anew, after a branch lost or the id changed hands. What fell is owed
+    /// again.
+    pub(super) fn judge_again(&mut self, key: &WorkflowKey) -> Result<(), Refusal> {
+        let Some(workflow) = self.workflows.get(key) else { return Ok(()) };
+        let resting = workflow.runs.iter().filter(|(_, cached)| !cached.run.rests_on().is_empty());
+        for run in resting.map(|(run, _)| key.run(*run)).collect::<Vec<_>>() {
+            if self.judge(&run)? {
+                self.cached_mut(&run)?.handed_over = false;
+                self.derive(&run)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds verdicts to a run that is in memory, with the present time.
+    pub(super) fn record(&mut self, key: &RunKey, records: Vec<wire::Unclaimed>) -> Result<(), Refusal> {
+        let now = self.now.0;
+        let verdicts = &mut self.cached_mut(key)?.run.verdicts;
+        for record in records {
+            verdicts.add(&wire::Unclaimed { recorded_unix_nanos: now, ..record });
+        }
+        Ok(())
+    }
+
+    /// Other runs that hold what this one took from them, and do not know it: they are told before it is deleted. Where the
+    /// namespace is not active they are told by whom it is. True: nobody is left to be told.
+    pub(super) fn tell_delivered(&mut self, key: &RunKey) -> Result<bool, Stop> {
+        if !took_from_others(&self.cached(key)?.run) {
+            return Ok(true);
+        }
+        let workflow_key = key.workflow_key();
+        let stored: BTreeSet<RunId> = self.need_list(&workflow_key)?.iter().map(|row| row.key.run).collect();
+        let mut untold = Vec::new();
+        for run in stored.into_iter().filter(|run| *run != key.run) {
+            let other = RunKey { run, ..key.clone() };
+            if !self.need_run(&other)? {
+                continue;
+            }
+            self.need_descent(&other)?;
+            let lost = self.is_lost(&other);
+            let records = self.cached(&other)?.run.delivered_to(&self.cached(key)?.run, lost);
+            if !records.is_empty() {
+                untold.push((other, records));
+            }
+        }
+        if untold.is_empty() {
+            return Ok(true);
+        }
+        if self.writable(key.namespace).is_err() {
+            return Ok(false);
+        }
+        for (other, records) in untold {
+            self.tell_taken(&other, records)?;
+        }
+        Ok(true)
+    }
+
+    /// A run is told that another one took what it holds.
+    pub(super) fn tell_taken(&mut self, key: &RunKey, records: Vec<wire::Unclaimed>) -> Result<(), Refusal> {
+        self.record(key, records)?;
+        self.outputs.push(Output::Count(Event::Delivered));
+        let at = self.sequence.next();
+        self.changed_run(key, at)
+    }
+}
+
+/// Whether a batch of this run carries what another run was given.
+fn took_from_others(run: &Run) -> bool {
+    let entries = run.batches.values().flat_map(|batch| &batch.envelope.identities);
+    entries.filter_map(|entry| entry.reapplied_from).any(|(from, _)| from != run.key.run)
+}
