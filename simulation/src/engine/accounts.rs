@@ -79,10 +79,7 @@ impl Engine {
         if listed.is_some() && version < self.watch.forced_max {
             return;
         }
-        // Or when a termination of that workflow id may have lost by force: it is carried out late, and ends what went on since.
-        let terminates =
-            |other: &Call| other.workflow == call.workflow && matches!(other.what, What::Terminate);
-        if listed.is_some() && self.watch.forced > 0 && self.calls.all.iter().any(terminates) {
+        if listed.is_some() && self.ended_late(&call.workflow) {
             return;
         }
         let listed =
@@ -104,6 +101,16 @@ impl Engine {
                 runs.join("\n  ")
             ),
         );
+    }
+}
+
+impl Engine {
+    /// Was a termination of this workflow id acknowledged under a version that lost by force? It is carried out late, and ends
+    /// what went on since.
+    fn ended_late(&self, workflow: &str) -> bool {
+        let lost = |acked: Acked| acked.version < self.watch.forced_max;
+        let terminations = self.calls.all.iter().filter(|call| matches!(call.what, What::Terminate));
+        terminations.filter(|call| call.workflow == workflow).filter_map(|call| call.acked).any(lost)
     }
 }
 
