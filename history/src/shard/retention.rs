@@ -187,12 +187,10 @@ impl<T: Token> Shard<T> {
             return self.expire(key);
         }
         match self.keep(key)? {
-            None if !self.tell_delivered(key)? => {
-                self.outputs.push(Output::Count(Event::RetentionOwed));
-                self.look_again(key, self.now.plus(AGAIN_FIRST));
-                Ok(())
+            None => {
+                self.tell_delivered(key)?;
+                self.delete(key)
             }
-            None => self.delete(key),
             Some(Keep::ForEver) => {
                 self.cached_mut(key)?.retire_at = None;
                 self.gather.obligations.insert(key.clone(), ObligationChange::Remove { key: key.clone() });

@@ -97,16 +97,21 @@ impl<T: Token> Shard<T> {
         Ok(())
     }
 
-    /// Other runs that hold what this one took from them, and do not know it: they are told before it is deleted. Where the
-    /// namespace is not active they are told by whom it is. True: nobody is left to be told.
-    pub(super) fn tell_delivered(&mut self, key: &RunKey) -> Result<bool, Stop> {
+    /// Other runs that hold what this one took from them, and do not know it, are told before it is deleted. It is a fact, whoever is
+    /// active: each region tells it for its own copy.
+    pub(super) fn tell_delivered(&mut self, key: &RunKey) -> Result<(), Stop> {
         if !took_from_others(&self.cached(key)?.run) {
-            return Ok(true);
+            return Ok(());
         }
         let workflow_key = key.workflow_key();
-        let stored: BTreeSet<RunId> = self.need_list(&workflow_key)?.iter().map(|row| row.key.run).collect();
+        let mut others: BTreeSet<RunId> =
+            self.need_list(&workflow_key)?.iter().map(|row| row.key.run).collect();
+        // What is not durable yet is in memory.
+        others
+            .extend(self.workflows.get(&workflow_key).into_iter().flat_map(|workflow| workflow.runs.keys()));
+        others.remove(&key.run);
         let mut untold = Vec::new();
-        for run in stored.into_iter().filter(|run| *run != key.run) {
+        for run in others {
             let other = RunKey { run, ..key.clone() };
             if !self.need_run(&other)? {
                 continue;
@@ -118,16 +123,10 @@ impl<T: Token> Shard<T> {
                 untold.push((other, records));
             }
         }
-        if untold.is_empty() {
-            return Ok(true);
-        }
-        if self.writable(key.namespace).is_err() {
-            return Ok(false);
-        }
         for (other, records) in untold {
             self.tell_taken(&other, records)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A run is told that another one took what it holds.
