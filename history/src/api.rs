@@ -241,6 +241,9 @@ pub use antipode_core::refusal::Refusal;
 pub enum Replicated {
     /// History.
     Batch(Arc<Batch>),
+    /// History that closes its run, and no region has the run that continues it: it was deleted after its retention (C6), and who
+    /// gets the batch late, after a restore, does not wait for it (B8).
+    Last(Arc<Batch>),
     /// Registers and pending events.
     State(Box<wire::RunState>),
 }

@@ -36,7 +36,7 @@ fn names(region: &mut Region) -> Vec<(RunId, &'static str)> {
 
 fn batch(entry: &Replicated) -> Arc<Batch> {
     match entry {
-        Replicated::Batch(batch) => Arc::clone(batch),
+        Replicated::Batch(batch) | Replicated::Last(batch) => Arc::clone(batch),
         Replicated::State(_) => panic!("a state"),
     }
 }

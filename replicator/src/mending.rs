@@ -285,9 +285,14 @@ impl Entry {
             Input::Got(Got::Nowhere) => {
                 self.nowhere += 1;
                 match &self.hole {
-                    Some(hole) if self.nowhere >= NOWHERE_MAX => {
-                        Next::Fail(format!("no region has the events before it: {}", hole.key))
-                    }
+                    Some(hole) if self.nowhere >= NOWHERE_MAX => match &self.replicated {
+                        // Whoever has a closing batch had its successor too, and deletes it only when all have it (B8, C6).
+                        Replicated::Batch(batch) if hole.key.run != self.key.run => {
+                            self.replicated = Replicated::Last(Arc::clone(batch));
+                            self.offer()
+                        }
+                        _ => Next::Fail(format!("no region has the events before it: {}", hole.key)),
+                    },
                     _ => self.backoff.next(now),
                 }
             }

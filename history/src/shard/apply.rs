@@ -26,11 +26,12 @@ impl<T: Token> Shard<T> {
     /// Applies an entry, or says what must be read first. With the position that the answer waits for.
     pub(super) fn try_apply(&mut self, entry: &Replicated) -> Result<(Applied, Sequence), Load> {
         let applied = match entry {
-            Replicated::Batch(batch) => self.apply_batch(batch),
+            Replicated::Batch(batch) => self.apply_batch(batch, false),
+            Replicated::Last(batch) => self.apply_batch(batch, true),
             Replicated::State(state) => self.apply_state(state),
         };
         let key = match entry {
-            Replicated::Batch(batch) => Some(batch.envelope.run.workflow_key()),
+            Replicated::Batch(batch) | Replicated::Last(batch) => Some(batch.envelope.run.workflow_key()),
             Replicated::State(state) => run_key(state).map(|key| key.workflow_key()),
         };
         let after = key.map_or(Sequence(0), |key| self.changed(&key));
@@ -45,7 +46,7 @@ impl<T: Token> Shard<T> {
         }
     }
 
-    fn apply_batch(&mut self, batch: &Arc<Batch>) -> Result<Applied, Stop> {
+    fn apply_batch(&mut self, batch: &Arc<Batch>, is_last: bool) -> Result<Applied, Stop> {
         let key = batch.envelope.run.clone();
         let stored = self.need_run(&key)?;
         self.need_owner(&key)?;
@@ -74,24 +75,25 @@ impl<T: Token> Shard<T> {
                 Ok(Applied::Poison(why.to_string()))
             }
             Verdict::Create | Verdict::Append { .. } => {
-                self.store_batch(&key, batch, (stored, false), explanation)
+                self.store_batch(&key, batch, (stored, false, is_last), explanation)
             }
             Verdict::Extend { .. } | Verdict::NewBranch { .. } => {
-                self.store_batch(&key, batch, (stored, true), explanation)
+                self.store_batch(&key, batch, (stored, true, is_last), explanation)
             }
         }
     }
 
     /// The batch fits, on a branch `beside` the current one or on that. It may have to wait all the same, or turn out to be broken.
+    /// `is_last`: nobody has the run that continues it.
     fn store_batch(
         &mut self,
         key: &RunKey,
         batch: &Arc<Batch>,
-        (stored, beside): (bool, bool),
+        (stored, beside, is_last): (bool, bool, bool),
         explanation: Explanation,
     ) -> Result<Applied, Stop> {
         // B8: a closing entry is not applied before its successor's first batch is stored.
-        if let Some(successor) = batch.envelope.successor {
+        if let Some(successor) = batch.envelope.successor.filter(|_| !is_last) {
             let next = RunKey { run: successor, ..key.clone() };
             if !self.need_run(&next)? && self.tombstone(&next).is_none() {
                 self.tell(key, explanation.waits_for(successor));
@@ -151,7 +153,7 @@ impl<T: Token> Shard<T> {
     pub(super) fn tell_damaged(&mut self, entry: &Replicated, why: &str) {
         let (verdict, reason) = ("Poison", Reason::Damaged);
         let (key, explanation) = match entry {
-            Replicated::Batch(batch) => {
+            Replicated::Batch(batch) | Replicated::Last(batch) => {
                 let explanation = Explanation::of_batch(&batch.envelope, batch.chain, verdict, reason);
                 (Some(batch.envelope.run.clone()), explanation)
             }

@@ -51,7 +51,7 @@ impl<T> Work<T> {
         match self {
             Self::Request(_, request) => Some(request.workflow.clone()),
             Self::Apply { entry, .. } => match entry {
-                Replicated::Batch(batch) => Some(batch.envelope.run.workflow_key()),
+                Replicated::Batch(batch) | Replicated::Last(batch) => Some(batch.envelope.run.workflow_key()),
                 Replicated::State(state) => Some(WorkflowKey {
                     namespace: state.namespace_id.parse().ok()?,
                     workflow: state.workflow_id.as_str().into(),

@@ -356,7 +356,7 @@ pub(crate) fn read(store: &MemoryStore, load: &Load) -> Loaded {
 
 pub(crate) fn key_of(entry: &Replicated) -> RunKey {
     match entry {
-        Replicated::Batch(batch) => batch.envelope.run.clone(),
+        Replicated::Batch(batch) | Replicated::Last(batch) => batch.envelope.run.clone(),
         Replicated::State(_) => panic!("a state"),
     }
 }

@@ -215,7 +215,7 @@ impl Region {
     pub(crate) fn apply(&mut self, replicated: &Replicated) -> Applied {
         self.offered += 1;
         let key = match replicated {
-            Replicated::Batch(batch) => batch.envelope.run.clone(),
+            Replicated::Batch(batch) | Replicated::Last(batch) => batch.envelope.run.clone(),
             Replicated::State(state) => {
                 entry::key_of(&state.namespace_id, &state.workflow_id, &state.run_id).unwrap()
             }
@@ -236,7 +236,7 @@ impl Region {
             until,
         };
         match replicated {
-            Replicated::Batch(batch) => {
+            Replicated::Batch(batch) | Replicated::Last(batch) => {
                 if run.batches.iter().any(|known| known.chain == batch.chain) {
                     return Applied::Duplicate;
                 }

@@ -332,7 +332,7 @@ impl Shard {
 
     async fn judge(&mut self, entry: Replicated) -> Applied {
         let key = match &entry {
-            Replicated::Batch(batch) => batch.envelope.run.clone(),
+            Replicated::Batch(batch) | Replicated::Last(batch) => batch.envelope.run.clone(),
             Replicated::State(state) => RunKey {
                 namespace: state.namespace_id.parse().unwrap(),
                 workflow: state.workflow_id.as_str().into(),
@@ -354,7 +354,7 @@ impl Shard {
             held.runs.get(&key).cloned().unwrap_or_default()
         };
         match entry {
-            Replicated::Batch(batch) => {
+            Replicated::Batch(batch) | Replicated::Last(batch) => {
                 if run.chains.contains(&batch.chain) {
                     return Applied::Duplicate;
                 }

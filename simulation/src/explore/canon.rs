@@ -395,7 +395,7 @@ impl Names {
     /// An entry on its way.
     pub fn entry(&self, sink: &mut Sink, entry: &Replicated) {
         match entry {
-            Replicated::Batch(batch) => sink.put(&self.chain(batch.chain)),
+            Replicated::Batch(batch) | Replicated::Last(batch) => sink.put(&self.chain(batch.chain)),
             Replicated::State(state) => {
                 sink.put(&state.run_id.parse().map(|run| self.run(run)).unwrap_or_default());
                 for register in &state.registers {

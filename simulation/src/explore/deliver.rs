@@ -188,7 +188,7 @@ impl Machine<'_> {
                 other => {
                     let name = &probe.nodes[to].region.name;
                     let what = match &flight.item {
-                        Replicated::Batch(batch) => {
+                        Replicated::Batch(batch) | Replicated::Last(batch) => {
                             format!(
                                 "events {}..{}",
                                 batch.envelope.first_event.0, batch.envelope.last_event.0
