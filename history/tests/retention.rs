@@ -5,9 +5,15 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use antipode_core::ids::{Incarnation, Nanos, RegionId, Sequence, Timestamp};
+use antipode_core::{
+    batch::Batch,
+    ids::{Incarnation, Nanos, RegionId, Sequence, Timestamp},
+};
 use antipode_history::{
     api::{Applied, Refusal, Replicated},
     shard::{Down, Event, NamespaceView, OBLIGATION_PAGE, Proof, Reach},
@@ -17,6 +23,7 @@ use antipode_persistence::{
     store::{IndexStore, RunStore, ShardStore},
 };
 use antipode_proto::{api::enums::v1::WorkflowIdReusePolicy as Reuse, core as wire};
+use prost::Message;
 use support::*;
 
 #[test]
@@ -255,6 +262,58 @@ fn a_lost_branch_after_deletion_is_filed() {
     assert_eq!(filed.len(), 1);
     assert!(filed[0].verdict.contains("after the run was deleted"), "{filed:?}");
     assert_eq!(west.counted(Event::Unclaimed), 1);
+}
+
+/// G2: two lives of a store minted one version and wrote two things under one id. A tombstone of one knows the other's for new;
+/// one that an earlier version wrote tells them apart by nothing.
+#[test]
+fn what_another_life_wrote_is_not_known_by_a_tombstone() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    let seen = east.tip().0;
+    east.signal("x");
+    let other = east.log(seen).into_iter().map(|entry| match entry {
+        Replicated::Batch(batch) => {
+            let mut envelope = batch.envelope.clone();
+            envelope.origin.incarnation = Incarnation(77);
+            Replicated::Batch(Arc::new(Batch::seal(envelope, &batch.decode_events().unwrap())))
+        }
+        state @ Replicated::State(_) => state,
+    });
+    let other: Vec<_> = other.collect();
+    east.terminate();
+    east.prove_all("west");
+    west.take_all(east.log(0));
+    west.prove_all("east");
+    west.pass(2 * HOUR);
+    assert!(west.is_tombstone(run));
+    assert_eq!(west.apply(east.log(seen)), [Applied::Duplicate, Applied::Duplicate]);
+
+    let acquired = now(west.store.shard_acquire(SHARD, "previous version")).unwrap();
+    let mut row = now(west.store.run_load(SHARD, &workflow().run(run))).unwrap().unwrap().row;
+    let told = row.clone();
+    let mut head = wire::RunHead::decode(&*row.head).unwrap();
+    head.deleted.as_mut().unwrap().lives.clear();
+    row.head = head.encode_to_vec().into();
+    let group = antipode_persistence::rows::Group {
+        shard: SHARD,
+        range: acquired.range,
+        after: acquired.sequence,
+        through: acquired.sequence,
+        runs: vec![row],
+        ..Default::default()
+    };
+    now(west.store.shard_commit(group.clone())).unwrap();
+    west.crash();
+    assert_eq!(west.apply(other.clone()), [Applied::Duplicate], "by ids and versions");
+
+    let acquired = now(west.store.shard_acquire(SHARD, "this version")).unwrap();
+    let group = antipode_persistence::rows::Group { range: acquired.range, runs: vec![told], ..group };
+    now(west.store.shard_commit(group)).unwrap();
+    west.crash();
+    assert!(matches!(west.apply(other)[..], [Applied::Applied(_)]));
+    let filed = west.stored(run).unwrap().0.unclaimed;
+    assert_eq!(filed.len(), 1, "{filed:?}");
 }
 
 /// T#9717, T#11411: the run goes on under a higher version elsewhere. It comes back whole, and owns the id when it has grown past

@@ -7,12 +7,15 @@
 //! a batch that comes late is told from a new one. The current record goes with the last row of its workflow id, not before:
 //! so no deletion makes an older run current (B6).
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use antipode_conflict::{
     ask::Ask,
     explain::{Explanation, Reason},
 };
 use antipode_core::{
     batch::Batch,
+    chain::ChainValue,
     identity::Identity,
     ids::{EventId, FailoverVersion, Nanos, Place, RunKey, RunOrder, Sequence, Timestamp},
     run::Run,
@@ -52,16 +55,21 @@ pub(super) struct Tombstone {
 impl Tombstone {
     /// From a stored row, when it is one.
     pub(super) fn of(row: &RunRow, head: &wire::RunHead) -> Option<Self> {
-        head.deleted?;
+        head.deleted.as_ref()?;
         Some(Self { head: head.clone(), changed_at: row.changed_at })
     }
 
+    /// Whether the batch was deleted with the run. What another life of its store wrote under the same ids and version was
+    /// not (G2).
     fn knows(&self, batch: &Batch) -> bool {
         let (event, version) = (batch.envelope.last_event, batch.envelope.version);
-        let branches = self.head.branches.iter();
-        branches
-            .filter_map(|branch| VersionHistory::from_wire(&branch.items).ok())
-            .any(|items| items.contains(event, version))
+        let life = wire::Life { version: version.0, incarnation: batch.envelope.origin.incarnation.0 };
+        let lives = self.head.deleted.as_ref().map(|deleted| deleted.lives.as_slice()).unwrap_or_default();
+        self.head.branches.iter().enumerate().any(|(branch, stored)| {
+            let wrote = lives.get(branch).is_none_or(|wrote| wrote.lives.contains(&life));
+            let items = VersionHistory::from_wire(&stored.items);
+            wrote && items.is_ok_and(|items| items.contains(event, version))
+        })
     }
 
     fn current(&self) -> Option<&wire::Branch> {
@@ -333,10 +341,10 @@ impl<T: Token> Shard<T> {
 
     /// A tombstone has stood long enough.
     fn expire(&mut self, key: &RunKey) -> Result<(), Stop> {
-        let tombstone = self.tombstone(key).and_then(|tombstone| tombstone.head.deleted);
-        let Some(deleted) = tombstone else { return Ok(()) };
+        let tombstone = self.tombstone(key).and_then(|tombstone| tombstone.head.deleted.as_ref());
+        let Some(at) = tombstone.map(|deleted| Timestamp(deleted.at_unix_nanos)) else { return Ok(()) };
         let retention = self.namespaces.get(&key.namespace).map(|view| view.retention).unwrap_or_default();
-        let until = Timestamp(deleted.at_unix_nanos).plus(retention).plus(LATE);
+        let until = at.plus(retention).plus(LATE);
         if until > self.now {
             self.look_again(key, until);
             return Ok(());
@@ -461,9 +469,21 @@ fn head_of(run: &Run, now: Timestamp) -> wire::RunHead {
         registers: Vec::new(),
         pending: Vec::new(),
         batch_bytes: 0,
-        deleted: Some(wire::Deleted { at_unix_nanos: now.0 }),
+        deleted: Some(wire::Deleted { at_unix_nanos: now.0, lives: lives_of(run) }),
         ..run.head()
     }
+}
+
+/// Which lives of stores wrote each branch, in branch order.
+fn lives_of(run: &Run) -> Vec<wire::Lives> {
+    let life = |batch: &Arc<Batch>| (batch.envelope.version.0, batch.envelope.origin.incarnation.0);
+    let lives = |tip: ChainValue| {
+        let way = run.tree.iter().flat_map(|tree| tree.walk(tip));
+        let lives: BTreeSet<_> = way.filter_map(|(chain, _)| run.batches.get(&chain).map(life)).collect();
+        let lives = lives.into_iter().map(|(version, incarnation)| wire::Life { version, incarnation });
+        wire::Lives { lives: lives.collect() }
+    };
+    run.branches().iter().map(|branch| lives(branch.chain)).collect()
 }
 
 /// In words: what of a late entry is filed.
