@@ -9,7 +9,7 @@ use antipode_core::{
     chain::ChainValue,
     identity::Identity,
     ids::EventId,
-    register::{Kind, Register},
+    register::{Anchor, Kind, Register},
     run::Run,
     tree::{Branch, Tree},
     version_history::Item,
@@ -149,7 +149,7 @@ impl LostValue {
         let register = Register::from_wire(lost.register.as_ref()?).ok()?;
         let value = value_words(&register)?;
         Some(Self {
-            anchor: Item::new(register.anchor.0, register.anchor.1).to_string(),
+            anchor: Item::new(register.anchor.event, register.anchor.version).to_string(),
             kind: format!("{:?}", register.kind),
             value,
             version: register.order.version.to_string(),
@@ -318,7 +318,7 @@ impl<'a> Book<'a> {
             let entry = batch.envelope.identities.iter().find(|entry| entry.event == item.event);
             let fate = match entry.filter(|entry| entry.identity.kind.is_reapplied()) {
                 Some(entry) => self.external(entry),
-                None => self.internal(&event, item, lost),
+                None => self.internal(&event, item, batch.chain, lost),
             };
             LostEvent { event: item.to_string(), kind: kind_name(&event), about: about(&event), fate }
         };
@@ -339,10 +339,10 @@ impl<'a> Book<'a> {
         }
     }
 
-    fn internal(&self, event: &HistoryEvent, item: Item, lost: &Lost) -> Fate {
+    fn internal(&self, event: &HistoryEvent, item: Item, chain: ChainValue, lost: &Lost) -> Fate {
         let Some(attributes) = &event.attributes else { return Fate::Nothing };
         if let A::ActivityTaskScheduledEventAttributes(a) = attributes {
-            return self.scheduled_there(&a.activity_id, item, lost);
+            return self.scheduled_there(&a.activity_id, item, chain, lost);
         }
         if let Some(scheduled) = ended_activity(attributes)
             && !lost.activities.contains_key(&scheduled)
@@ -356,8 +356,9 @@ impl<'a> Book<'a> {
     }
 
     /// An activity that the losing branch scheduled: forgotten, unless a worker had it.
-    fn scheduled_there(&self, id: &str, item: Item, lost: &Lost) -> Fate {
-        let register = self.run.registers.get((item.event, item.version), Kind::ActivityAttempt);
+    fn scheduled_there(&self, id: &str, item: Item, chain: ChainValue, lost: &Lost) -> Fate {
+        let anchor = Anchor { event: item.event, version: item.version, chain };
+        let register = self.run.registers.at(anchor, Kind::ActivityAttempt);
         let attempt = register.and_then(|register| register.decode::<wire::ActivityAttempt>().ok());
         let begun = attempt.as_ref().is_some_and(|attempt| attempt.started || attempt.attempt > 1)
             || lost.started.contains(&item.event.0);

@@ -101,6 +101,7 @@ fn why(run: &Run, kind: Kind, task: &TaskRef, presented: Option<&Presented>, rea
             }
             None => format!("the activity of event {event} is not open, and the branch has no such event"),
         },
+        "other_life" => "another life of the store scheduled another activity there".to_owned(),
         "branch_lost" => "it was started on a branch that is not current any more".to_owned(),
         "voided" => "events were appended that its worker has not seen".to_owned(),
         "decided" => "an outcome of this activity was accepted before".to_owned(),

@@ -11,7 +11,9 @@ use crate::{
     view::TaskView,
 };
 
-// Regions of different versions compare digests, so these words stand for ever; what is added to a view later does not enter.
+// Regions of different versions compare digests, so these words stand for ever; what is added to a view later does not enter. Of
+// an anchor they have the pair, with which an older version merges registers; where two lives of a store share one (G2), such a
+// version holds another state, and the digests differ.
 
 struct TaskWords<'a>(&'a TaskView);
 struct StartWords<'a>(&'a TaskStarted);
@@ -71,8 +73,11 @@ pub fn digest(run: &Run) -> String {
     for tip in tips {
         field("tip", &tip.0);
     }
-    for register in run.registers.to_wire() {
+    for register in run.registers.by_pair().to_wire() {
         field("register", &register.encode_to_vec());
+    }
+    for register in run.registers.of_several_lives() {
+        field("life", &register.to_wire().encode_to_vec());
     }
     for (identity, pending) in &run.pending {
         if !run.state.applied.contains(identity) {

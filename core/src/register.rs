@@ -1,14 +1,17 @@
-//! Registers: state of a run that has no event (A1, A5, A6). Each hangs on an event of the run's *tree* by (id, version) and
-//! merges by a total order, so that any order of arrival gives the same bytes. Which of them count is a pure function of
+//! Registers: state of a run that has no event (A1, A5, A6). Each hangs on an event of the run's *tree* by (id, version) and the
+//! chain value of the batch that holds the event, because two lives of a store can give one pair to two events (G2). It merges by a total order, so that any order of arrival gives the same bytes. Which of them count is a pure function of
 //! the current branch and is decided by the run (A7), never here.
 
-use std::{cmp::Ordering, collections::BTreeMap, fmt};
+use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap, fmt};
 
 use antipode_proto::core as wire;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::ids::{EventId, FailoverVersion};
+use crate::{
+    chain::ChainValue,
+    ids::{EventId, FailoverVersion},
+};
 
 /// Facts with different owners have different kinds (A6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,8 +61,28 @@ impl Order {
     }
 }
 
-/// The event a register hangs on, with its version: the same id may exist on several branches (A1).
-pub type Anchor = (EventId, FailoverVersion);
+/// The event a register hangs on: the same id may exist on several branches (A1), and with the same version in two lives of the
+/// store that wrote it (G2).
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Anchor {
+    /// Event.
+    pub event: EventId,
+    /// Its version.
+    pub version: FailoverVersion,
+    /// Chain value of its batch. [`ChainValue::NONE`]: a version wrote it that named an event by the pair alone.
+    pub chain: ChainValue,
+}
+
+impl Anchor {
+    /// Stands for the chain value of a batch that is being written, which has none yet. Never stored and never sent.
+    pub(crate) const DRAFTED: ChainValue = ChainValue([0xff; 16]);
+
+    /// The same by the pair alone.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { chain: ChainValue::NONE, ..self }
+    }
+}
 
 /// One register.
 #[derive(Clone, PartialEq, Eq)]
@@ -140,14 +163,15 @@ impl Register {
     #[must_use]
     pub fn to_wire(&self) -> wire::Register {
         wire::Register {
-            anchor_event_id: self.anchor.0.0,
-            anchor_version: self.anchor.1.0,
+            anchor_event_id: self.anchor.event.0,
+            anchor_version: self.anchor.version.0,
             kind: self.kind as u32,
             order_version: self.order.version.0,
             order_count: self.order.count,
             value: self.value.clone(),
             base_version: self.base.version.0,
             base_count: self.base.count,
+            anchor_chain: self.anchor.chain.to_bytes(),
         }
     }
 
@@ -167,8 +191,13 @@ impl Register {
                 return Err(Malformed::Range(field));
             }
         }
+        let anchor = Anchor {
+            event: EventId(stored.anchor_event_id),
+            version: FailoverVersion(stored.anchor_version),
+            chain: ChainValue::from_bytes(&stored.anchor_chain).ok_or(Malformed::Range("anchor_chain"))?,
+        };
         let register = Self {
-            anchor: (EventId(stored.anchor_event_id), FailoverVersion(stored.anchor_version)),
+            anchor,
             kind,
             order: Order { version: FailoverVersion(stored.order_version), count: stored.order_count },
             base: Order { version: FailoverVersion(stored.base_version), count: stored.base_count },
@@ -267,8 +296,8 @@ impl Rank {
 
 impl fmt::Debug for Register {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ((event, anchored), order) = (self.anchor, self.order);
-        write!(f, "{:?} of {}{anchored} {}.{}", self.kind, event.0, order.version, order.count)
+        let (anchor, order) = (self.anchor, self.order);
+        write!(f, "{:?} of {}{} {}.{}", self.kind, anchor.event.0, anchor.version, order.version, order.count)
     }
 }
 
@@ -293,6 +322,54 @@ impl RegisterSet {
     #[must_use]
     pub fn to_wire(&self) -> Vec<wire::Register> {
         self.0.values().map(Register::to_wire).collect()
+    }
+
+    /// What is known of an event: its register, joined with one of an older version, which names the event by the pair alone.
+    #[must_use]
+    pub fn at(&self, anchor: Anchor, kind: Kind) -> Option<Cow<'_, Register>> {
+        let bare = if anchor == anchor.bare() { None } else { self.get(anchor.bare(), kind) };
+        match (self.get(anchor, kind), bare) {
+            (Some(register), Some(bare)) => {
+                let mut joined = register.clone();
+                joined.merge(bare.clone());
+                Some(Cow::Owned(Register { anchor, ..joined }))
+            }
+            (one, other) => one.or(other).map(Cow::Borrowed),
+        }
+    }
+
+    /// The batch that was being written from this event on has got its chain value.
+    pub(crate) fn sealed(&mut self, first: EventId, chain: ChainValue) {
+        let from = Anchor { event: first, ..Anchor::default() };
+        let drafted = self.0.range((from, Kind::ActivityAttempt)..);
+        let drafted = drafted.filter(|((anchor, _), _)| anchor.chain == Anchor::DRAFTED);
+        let drafted: Vec<_> = drafted.map(|(key, _)| *key).collect();
+        for key in drafted {
+            if let Some(register) = self.0.remove(&key) {
+                self.merge(Register { anchor: Anchor { chain, ..key.0 }, ..register });
+            }
+        }
+    }
+
+    /// The set as a version has it that names an event by the pair alone.
+    #[must_use]
+    pub fn by_pair(&self) -> Self {
+        let mut set = Self::default();
+        for register in self.iter() {
+            set.merge(Register { anchor: register.anchor.bare(), ..register.clone() });
+        }
+        set
+    }
+
+    /// Registers of events that share their pair with an event of another life of the store (G2).
+    pub fn of_several_lives(&self) -> impl Iterator<Item = &Register> {
+        self.iter().filter(|register| {
+            let pair = register.anchor.bare();
+            let others = self.0.range((pair, Kind::ActivityAttempt)..).map(|((anchor, _), _)| *anchor);
+            let of_pair = others.take_while(|anchor| anchor.bare() == pair);
+            register.anchor != pair
+                && of_pair.into_iter().any(|anchor| anchor != pair && anchor != register.anchor)
+        })
     }
 
     /// One register.

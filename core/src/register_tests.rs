@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ANCHOR: Anchor = (EventId(11), FailoverVersion(1));
+const ANCHOR: Anchor = Anchor { event: EventId(11), version: FailoverVersion(1), chain: ChainValue([4; 16]) };
 
 fn order(version: i64, count: u64) -> Order {
     Order { version: FailoverVersion(version), count }
@@ -109,7 +109,7 @@ fn the_joined_attempt_does_not_decide_which_base_stays() {
 fn anchors_of_two_branches_stay_apart() {
     // A1: attempt state of 11@1 lies dormant while 11@2 is current.
     let mut other = attempt(2, 1, 3, 0, "west");
-    other.anchor = (EventId(11), FailoverVersion(2));
+    other.anchor.version = FailoverVersion(2);
     let mut set = RegisterSet::default();
     set.merge(attempt(1, 1, 1, 0, "east"));
     set.merge(other);
@@ -146,8 +146,9 @@ fn wire_form_round_trips_and_bad_fields_are_named() {
 
 fn any_register() -> impl Strategy<Value = Register> {
     let scalars = (1i64..3, 0u64..3, 1i32..4, 0u32..3, 0u8..2);
-    (scalars, 0u8..3, 11i64..13, 0u64..3).prop_map(
-        |((version, count, tries, stamp, who), kind, event, base)| {
+    // Anchors of two lives of a store, and one that an older version wrote (G2).
+    (scalars, 0u8..3, 11i64..13, 0u64..3, 0u8..3).prop_map(
+        |((version, count, tries, stamp, who), kind, event, base, life)| {
             let who = if who == 0 { "one" } else { "two" };
             let mut register = match kind {
                 0 | 1 => attempt(version, count, tries, stamp, who),
@@ -157,11 +158,55 @@ fn any_register() -> impl Strategy<Value = Register> {
                     &wire::WorkflowTaskAttempt { attempt: tries, ..Default::default() },
                 ),
             };
-            register.anchor.0 = EventId(event);
+            register.anchor = Anchor { event: EventId(event), chain: ChainValue([life; 16]), ..ANCHOR };
             register.base = order(0, base);
             register
         },
     )
+}
+
+#[test]
+fn what_two_lives_wrote_is_kept_apart() {
+    let (a, b) = (attempt(1, 3, 3, 0, "one"), attempt(1, 1, 1, 0, "two"));
+    let other = Anchor { chain: ChainValue([5; 16]), ..ANCHOR };
+    let b = Register { anchor: other, ..b };
+    let mut set = set_of(&[a.clone(), b.clone()]);
+    assert!(!set.merge(b.clone()).changed);
+    let at = |set: &RegisterSet, anchor| set.at(anchor, Kind::ActivityAttempt).unwrap().into_owned();
+    assert_eq!((at(&set, ANCHOR), at(&set, other)), (a.clone(), b.clone()));
+    assert_eq!(RegisterSet::from_wire(&set.to_wire()), Ok(set.clone()));
+    assert_eq!(set.of_several_lives().count(), 2);
+    // An older version names the pair alone: what it wrote counts for whichever of them is there, and the attempt never falls.
+    let old = Register { anchor: ANCHOR.bare(), ..attempt(2, 1, 2, 0, "old") };
+    set.merge(old.clone());
+    let read_at = |anchor| {
+        let value = read(&at(&set, anchor));
+        (value.attempt, value.started_identity)
+    };
+    assert_eq!(read_at(ANCHOR), (3, "old".to_owned()));
+    assert_eq!(read_at(other), (2, "old".to_owned()));
+    assert_eq!(at(&set, ANCHOR).anchor, ANCHOR);
+    assert_eq!(set.of_several_lives().count(), 2);
+    assert_eq!(set_of(&[a.clone(), old.clone()]).of_several_lives().count(), 0, "of one life");
+    assert_eq!(at(&set, ANCHOR.bare()), old);
+    // That version has them merged, and digests of both agree on it.
+    let bare = |register: &Register| Register { anchor: ANCHOR.bare(), ..register.clone() };
+    assert_eq!(set.by_pair(), set_of(&[bare(&a), bare(&b), old]));
+    let bad = wire::Register { anchor_chain: Bytes::from_static(b"short"), ..a.to_wire() };
+    assert_eq!(
+        Register::from_wire(&bad).unwrap_err().to_string(),
+        "register field anchor_chain is out of range"
+    );
+}
+
+#[test]
+fn what_hangs_on_a_batch_that_is_written_gets_its_chain_value() {
+    let drafted =
+        Register { anchor: Anchor { chain: Anchor::DRAFTED, ..ANCHOR }, ..attempt(1, 1, 2, 0, "one") };
+    let old = Register { anchor: ANCHOR.bare(), ..attempt(1, 1, 1, 0, "old") };
+    let mut set = set_of(&[drafted.clone(), old.clone()]);
+    set.sealed(EventId(10), ANCHOR.chain);
+    assert_eq!(set, set_of(&[Register { anchor: ANCHOR, ..drafted }, old]));
 }
 
 fn set_of(registers: &[Register]) -> RegisterSet {

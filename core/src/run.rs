@@ -15,8 +15,8 @@ use crate::{
     ids::{EventId, FailoverVersion, Nanos, Place, RegionId, RunId, RunKey, RunOrder},
     law,
     law::LawId,
-    register::{Kind, Order, Register, RegisterSet},
-    state::{Anchor, State},
+    register::{Anchor, Kind, Order, Register, RegisterSet},
+    state::{self, State},
     tree::{Branch, Inserted, Tree},
     verdict::Verdicts,
     version_history::{Item, VersionHistory},
@@ -252,6 +252,7 @@ impl Run {
         self.insert(batch)?;
         self.batches.insert(batch.chain, Arc::clone(batch));
         self.line.push(Arc::clone(batch));
+        self.registers.sealed(batch.envelope.first_event, batch.chain);
         self.state.apply_envelope(&batch.envelope);
         self.forget_written();
         let tip = self.branches().last().map(|branch| branch.chain);
@@ -393,7 +394,7 @@ impl Run {
         };
         let key = |entry: &wire::LostValue| {
             let register = entry.register.clone().unwrap_or_default();
-            let anchor = (register.anchor_event_id, register.anchor_version);
+            let anchor = (register.anchor_event_id, register.anchor_version, register.anchor_chain);
             ((anchor, register.kind, register.order_version), register.order_count)
         };
         let (at, count) = key(&entry);
@@ -433,14 +434,35 @@ impl Run {
     /// Anchors of a peer's registers that no stored batch holds: the registers must wait for their events (A1).
     #[must_use]
     pub fn missing_anchor(&self, state: &wire::RunState) -> bool {
-        let known = |event: i64, version: i64| {
-            event == 0
-                || self
-                    .branches()
-                    .iter()
-                    .any(|branch| branch.items.contains(EventId(event), FailoverVersion(version)))
-        };
-        state.registers.iter().any(|register| !known(register.anchor_event_id, register.anchor_version))
+        state.registers.iter().any(|register| !self.holds_anchor(register))
+    }
+
+    /// Whether a stored batch holds the event that a peer's register hangs on: this very event, when the peer names its batch (G2).
+    #[must_use]
+    pub fn holds_anchor(&self, register: &wire::Register) -> bool {
+        let (event, version) = (EventId(register.anchor_event_id), FailoverVersion(register.anchor_version));
+        match ChainValue::from_bytes(&register.anchor_chain) {
+            Some(ChainValue::NONE) | None => {
+                event.0 == 0 || self.branches().iter().any(|branch| branch.items.contains(event, version))
+            }
+            Some(chain) => self.batches.contains_key(&chain),
+        }
+    }
+
+    /// An event of the current branch as registers and waiting outcomes name it: with the chain value of its batch (G2).
+    #[must_use]
+    pub fn anchored(&self, at: state::Anchor) -> Anchor {
+        Anchor { event: at.event, version: at.version, chain: self.chain_of(at.event) }
+    }
+
+    /// Chain value of the batch of the current branch that holds this event.
+    fn chain_of(&self, event: EventId) -> ChainValue {
+        let at = self.line.partition_point(|batch| batch.envelope.last_event < event);
+        match self.line.get(at) {
+            Some(batch) if batch.envelope.first_event <= event => batch.chain,
+            Some(_) => ChainValue::NONE,
+            None => Anchor::DRAFTED,
+        }
     }
 
     /// Whether an identity is applied on this chain or waits to be.
@@ -449,15 +471,16 @@ impl Run {
         self.state.applied.contains(identity) || self.pending.contains_key(identity)
     }
 
-    fn set_register(&mut self, anchor: Anchor, kind: Kind, version: FailoverVersion, value: Bytes) {
-        let known = self.registers.get(anchor.pair(), kind);
-        let before = known.map(|register| register.order).unwrap_or_default();
+    fn set_register(&mut self, at: state::Anchor, kind: Kind, version: FailoverVersion, value: Bytes) {
+        let anchor = self.anchored(at);
+        let known = self.registers.at(anchor, kind);
+        let before = known.as_ref().map(|register| register.order).unwrap_or_default();
         let base = match known {
             Some(known) if known.order.version == version => known.base,
             _ => before,
         };
         let order = before.next(version);
-        self.registers.merge(Register { anchor: anchor.pair(), kind, order, base, value });
+        self.registers.merge(Register { anchor, kind, order, base, value });
     }
 
     /// Writes the register of the transient workflow task; `None` voids it.
@@ -469,7 +492,7 @@ impl Run {
     /// Writes an activity's attempt register.
     pub fn set_activity_attempt(
         &mut self,
-        anchor: Anchor,
+        anchor: state::Anchor,
         version: FailoverVersion,
         attempt: &wire::ActivityAttempt,
     ) {
@@ -479,7 +502,7 @@ impl Run {
     /// Writes an activity's heartbeat register.
     pub fn set_activity_heartbeat(
         &mut self,
-        anchor: Anchor,
+        anchor: state::Anchor,
         version: FailoverVersion,
         heartbeat: &wire::ActivityHeartbeat,
     ) {
@@ -495,10 +518,16 @@ impl Run {
     }
 }
 
-/// Identity under which the outcome of an activity waits: one an activity.
+/// Identity under which the outcome of an activity waits: one an activity. Of the chain value eight bytes are enough to tell
+/// the lives of a store apart (G2).
 #[must_use]
 pub fn outcome_identity(anchor: Anchor, run: RunId) -> Identity {
-    let key = format!("{run}/{}/{}", anchor.event.0, anchor.version.0);
+    let mut key = format!("{run}/{}/{}", anchor.event.0, anchor.version.0);
+    if anchor != anchor.bare() {
+        let chain = anchor.chain.to_string();
+        key.push('/');
+        key.push_str(chain.get(..16).unwrap_or(&chain));
+    }
     Identity::client(ExternalKind::ActivityOutcome, key)
 }
 
@@ -523,6 +552,7 @@ impl Pending {
             accepted_version: self.accepted.0.0,
             accepted_region: self.region.0,
             origin_run_id: self.origin.map(|run| run.to_string()).unwrap_or_default(),
+            anchor_chain: anchor.chain.to_bytes(),
         }
     }
 
@@ -532,6 +562,7 @@ impl Pending {
         let anchor = (stored.anchor_event_id != 0).then_some(Anchor {
             event: EventId(stored.anchor_event_id),
             version: FailoverVersion(stored.anchor_version),
+            chain: ChainValue::from_bytes(&stored.anchor_chain)?,
         });
         let place = stored
             .accepted

@@ -17,21 +17,13 @@ use crate::{
     ids::{EventId, FailoverVersion, Nanos, RunId, Timestamp},
 };
 
-/// An event by id and version: what registers hang on (A1).
+/// An event of the current branch by id and version. What hangs on it also names its batch: [`crate::run::Run::anchored`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Anchor {
     /// Event.
     pub event: EventId,
     /// Its version.
     pub version: FailoverVersion,
-}
-
-impl Anchor {
-    /// As registers have it.
-    #[must_use]
-    pub fn pair(self) -> (EventId, FailoverVersion) {
-        (self.event, self.version)
-    }
 }
 
 /// What the current branch of a run tells about it.

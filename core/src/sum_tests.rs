@@ -13,6 +13,7 @@ fn state() -> wire::RunState {
         value: Bytes::from_static(&[8, 2]),
         base_version: 0,
         base_count: 0,
+        anchor_chain: Bytes::from_static(&[9; 16]),
     };
     let pending = wire::PendingEvent {
         identity: Some(wire::Identity::default()),
@@ -24,6 +25,7 @@ fn state() -> wire::RunState {
         accepted_version: 1,
         accepted_region: 1,
         origin_run_id: "origin".into(),
+        anchor_chain: Bytes::from_static(&[9; 16]),
     };
     let verdict = wire::Unclaimed {
         identity: Some(wire::Identity::default()),

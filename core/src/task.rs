@@ -44,4 +44,6 @@ pub struct Presented {
     pub start_version: FailoverVersion,
     /// Branch tip at the start.
     pub tip: ChainValue,
+    /// Of an activity: chain value of the batch that scheduled it (G2). [`ChainValue::NONE`]: not told.
+    pub anchor: ChainValue,
 }

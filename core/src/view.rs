@@ -7,7 +7,7 @@ use prost::Message;
 use crate::{
     identity::Identity,
     ids::{EventId, FailoverVersion, Timestamp},
-    register::Kind,
+    register::{Anchor, Kind},
     run::{Pending, Run, Sticky, outcome_identity},
     state::Activity,
 };
@@ -65,8 +65,11 @@ impl Run {
         if !self.state.is_open() {
             return None;
         }
+        if self.registers.is_empty() {
+            return None;
+        }
         // A7: live only while its anchor is the last workflow-task event.
-        let register = self.registers.get(self.state.task_anchor.pair(), Kind::WorkflowTaskAttempt)?;
+        let register = self.registers.at(self.anchored(self.state.task_anchor), Kind::WorkflowTaskAttempt)?;
         let attempt = wire::WorkflowTaskAttempt::decode(&*register.value).ok()?;
         if attempt.attempt <= 0 {
             return None;
@@ -110,9 +113,10 @@ impl Run {
     #[must_use]
     pub fn activity(&self, scheduled: EventId) -> Option<ActivityView<'_>> {
         let activity = self.state.activities.get(&scheduled)?;
+        let anchor = self.anchored(activity.anchor());
         let attempt = self
             .registers
-            .get(activity.anchor().pair(), Kind::ActivityAttempt)
+            .at(anchor, Kind::ActivityAttempt)
             .and_then(|register| wire::ActivityAttempt::decode(&*register.value).ok())
             .unwrap_or_else(|| wire::ActivityAttempt {
                 attempt: 1,
@@ -121,9 +125,11 @@ impl Run {
             });
         let heartbeat = self
             .registers
-            .get(activity.anchor().pair(), Kind::ActivityHeartbeat)
+            .at(anchor, Kind::ActivityHeartbeat)
             .and_then(|register| wire::ActivityHeartbeat::decode(&*register.value).ok());
-        let decided = self.pending.contains_key(&outcome_identity(activity.anchor(), self.key.run));
+        let waits = |anchor| self.pending.contains_key(&outcome_identity(anchor, self.key.run));
+        // An older version accepted it under the pair alone.
+        let decided = !self.pending.is_empty() && (waits(anchor) || waits(anchor.bare()));
         Some(ActivityView { activity, attempt, heartbeat, decided })
     }
 
@@ -149,11 +155,15 @@ impl Run {
     }
 
     fn is_live(&self, pending: &Pending) -> bool {
-        pending.anchor.is_none_or(|anchor| {
-            self.state
-                .activities
-                .get(&anchor.event)
-                .is_some_and(|activity| activity.version == anchor.version)
+        pending.anchor.is_none_or(|anchor| self.is_open_at(anchor))
+    }
+
+    /// Whether the activity that an outcome is for is open on the current branch: this very one, not another that another life
+    /// of the store scheduled under the same id and version (G2).
+    pub(crate) fn is_open_at(&self, anchor: Anchor) -> bool {
+        self.state.activities.get(&anchor.event).is_some_and(|activity| {
+            let here = self.anchored(activity.anchor());
+            here == anchor || here.bare() == anchor
         })
     }
 }

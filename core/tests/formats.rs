@@ -123,7 +123,13 @@ fn the_same_run_is_written_as_before() {
         assert_eq!(batch.envelope_bytes, bytes(envelope));
         assert_eq!(batch.events, bytes(events));
     }
-    assert_eq!(today.run.head().encode_to_vec(), bytes(HEAD));
+    let mut head = today.run.head();
+    for register in &mut head.registers {
+        // Added later: without it the pair decides.
+        assert_eq!(register.anchor_chain.len(), 16);
+        register.anchor_chain.clear();
+    }
+    assert_eq!(head.encode_to_vec(), bytes(HEAD));
     assert_eq!(digest(&today.run), DIGEST);
 }
 

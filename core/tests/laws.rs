@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use antipode_core::{
     batch::Batch,
+    chain::ChainValue,
     decide::{activity, reapply},
     digest::digest,
+    identity::ExternalKind,
     ids::{FailoverVersion, Timestamp},
     inheritance::RECENT,
     refusal::Refusal,
     register::Kind,
     run::{Pushed, Run},
+    task::Presented,
     verdict::{CLOSED, CLOSED_BEFORE},
 };
 use antipode_proto::core as wire;
@@ -48,7 +51,7 @@ fn deliver(order: &[Entry]) -> Run {
         waiting.retain(|entry| match entry {
             Entry::Batch(batch) => {
                 let previous = batch.envelope.previous;
-                let first = previous == antipode_core::chain::ChainValue::NONE;
+                let first = previous == ChainValue::NONE;
                 if !first && !run.batches.contains_key(&previous) {
                     return true;
                 }
@@ -141,6 +144,100 @@ fn drop_by_anchor() {
     let run = deliver(&away);
     assert!(run.state.activities.is_empty());
     assert_eq!(run.registers.len(), 1);
+}
+
+/// G2, A1: two lives of one store schedule two activities as one event of one version, and workers have both. The first one's attempt,
+/// outcome and token are not the second one's, whichever of the entries came first.
+#[test]
+fn outcome_of_another_life() {
+    let begun = Author::begin();
+    let (mut first, mut second) = (begun.clone(), begun.clone());
+    first.step(vec![activity("a")]);
+    again(&mut first, "a");
+    first.start_activity("a");
+    let late = first.held_activity("a");
+    first.signal("x");
+    first.start_task();
+    first.end_activity("a", activity::End::Completed(None));
+    assert!(first.run.activity(first.activity("a")).unwrap().decided);
+    second.step(vec![activity("b")]);
+    assert_eq!(first.activity("a"), second.activity("b"), "one event of one version");
+    again(&mut second, "b");
+    second.start_activity("b");
+    let held = second.held_activity("b");
+    assert_eq!((&late.task, late.start_version), (&held.task, held.start_version));
+    second.signal("y");
+    second.signal("z");
+    second.signal("its branch is longer");
+    let states = [first.run.state_wire(), second.run.state_wire()];
+    assert!(
+        second.run.missing_anchor(&states[0]),
+        "it has an event with this id and version, and not this one"
+    );
+
+    let batch = |batch: &Arc<Batch>| Entry::Batch(Arc::clone(batch));
+    let shared = begun.batches.len();
+    let [firsts, seconds] = [&first.batches[shared..], &second.batches[shared..]];
+    let mut seen = Vec::new();
+    let mut entries: Vec<_> = states.iter().cloned().map(Entry::State).collect();
+    entries.extend([&firsts[1], seconds.last().unwrap()].map(batch));
+    for order in permutations(&entries) {
+        let before = begun.batches.iter().chain(&firsts[..1]).chain(&seconds[..seconds.len() - 1]);
+        let mut all: Vec<_> = before.map(batch).collect();
+        all.extend(order);
+        all.extend(firsts.iter().map(batch));
+        let run = deliver(&all);
+        let view = run.activity(run.state.activity_ids["b"]).unwrap();
+        assert_eq!((view.attempt.attempt, view.attempt.started, view.decided), (2, true, false));
+        assert!(!run.has_pending_live(), "the outcome waits for an activity of a branch that lost");
+        assert!(activity::check(&run, &held).is_ok());
+        let refused = activity::check(&run, &late);
+        assert!(matches!(refused, Err(Refusal::TaskNotFound { reason: "other_life", .. })), "{refused:?}");
+        // A token of an older version names no batch.
+        let old = Presented { anchor: ChainValue::NONE, ..late.clone() };
+        assert!(activity::check(&run, &old).is_ok());
+        seen.push((shared_bytes(&run), digest(&run)));
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "orders of arrival gave different bytes");
+}
+
+/// What an older version wrote or sent names an event by the pair alone: it counts for the activity that is there.
+#[test]
+fn anchors_of_an_older_version_count() {
+    let mut east = Author::begin();
+    east.step(vec![activity("a")]);
+    again(&mut east, "a");
+    east.start_activity("a");
+    east.signal("x");
+    east.start_task();
+    let mut other = Author { batches: east.batches.clone(), ..east.clone() };
+    east.end_activity("a", activity::End::Completed(None));
+    let mut state = east.run.state_wire();
+    for register in &mut state.registers {
+        assert_eq!(register.anchor_chain.len(), 16);
+        register.anchor_chain.clear();
+    }
+    let waits = &mut state.pending[0];
+    assert_eq!(waits.anchor_chain.len(), 16);
+    waits.anchor_chain.clear();
+    let key = format!("{}/{}/1", run_id(2), east.activity("a").0);
+    let identity = antipode_core::identity::Identity::client(ExternalKind::ActivityOutcome, key);
+    waits.identity = Some(identity.to_wire());
+    other.run.registers = antipode_core::register::RegisterSet::default();
+    assert!(!other.run.missing_anchor(&state));
+    assert!(other.run.merge(&state));
+    let view = other.run.activity(other.activity("a")).unwrap();
+    assert_eq!((view.attempt.attempt, view.attempt.started, view.decided), (2, true, true));
+    assert_eq!(
+        digest(&Run { pending: Default::default(), ..other.run.clone() }),
+        digest(&Run { pending: Default::default(), ..east.run.clone() }),
+        "regions of both versions agree"
+    );
+    // Both versions took the outcome: it is written once.
+    other.run.merge(&east.run.state_wire());
+    other.complete(vec![]);
+    assert!(other.run.state.activities.is_empty() && !other.run.has_pending_live());
 }
 
 /// A2: east has a workflow task in a worker's hand and takes signals X and Z, which wait. West, made active, takes Y, which
@@ -330,7 +427,7 @@ fn a_heartbeat_elsewhere_does_not_void_the_token() {
     let held = east.held_activity("a");
     let mut west = east.elsewhere(2, 2);
     assert!(!west.heartbeat("a", "half"));
-    let anchor = west.run.state.activities[&west.activity("a")].anchor().pair();
+    let anchor = west.run.anchored(west.run.state.activities[&west.activity("a")].anchor());
     let beat = west.run.registers.get(anchor, Kind::ActivityHeartbeat).unwrap();
     assert_eq!((beat.order.version.0, beat.order.count), (2, 1));
     assert!(activity::check(&west.run, &held).is_ok());
@@ -676,10 +773,9 @@ fn terminate_stranger() {
     let owing = old.run.owed_to(&new.run, false);
     let handed: Vec<_> = owing.hand_over.values().map(|pending| pending.events.len()).collect();
     assert_eq!(handed, [1]);
-    assert!(owing.hand_over.contains_key(&antipode_core::identity::Identity::client(
-        antipode_core::identity::ExternalKind::Signal,
-        "r2"
-    )));
+    assert!(
+        owing.hand_over.contains_key(&antipode_core::identity::Identity::client(ExternalKind::Signal, "r2"))
+    );
     let verdicts: Vec<_> =
         owing.file.iter().map(|record| (record.event_id, record.verdict.as_str())).collect();
     assert_eq!(
@@ -773,8 +869,7 @@ fn a_waiting_termination_closes_the_run() {
  origin: None,
     }
     };
-    let identity =
-        antipode_core::identity::Identity::client(antipode_core::identity::ExternalKind::Terminate, "t");
+    let identity = antipode_core::identity::Identity::client(ExternalKind::Terminate, "t");
     type Way = (&'static str, fn(&mut Author));
     let ways: [Way; 6] = [
         ("the task completes", |run| drop(run.complete(vec![]))),

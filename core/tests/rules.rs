@@ -644,7 +644,7 @@ fn activity_timeouts_by_kind() {
     run.heartbeat("a", "page 8");
     assert_eq!(timeout(&run), Some((6, TimeoutType::StartToClose)));
     let scheduled = run.activity("a");
-    let anchor = run.run.state.activities[&scheduled].anchor().pair();
+    let anchor = run.run.anchored(run.run.state.activities[&scheduled].anchor());
     let beat: wire::ActivityHeartbeat =
         run.run.registers.get(anchor, Kind::ActivityHeartbeat).unwrap().decode().unwrap();
     assert_eq!(beat.recorded_unix_nanos, run.now);

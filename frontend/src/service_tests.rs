@@ -45,6 +45,7 @@ fn task_token(namespace: NamespaceId, kind: TaskKind) -> Bytes {
         tip: antipode_core::chain::ChainValue([3; 16]),
         kind,
         activity_id: String::new(),
+        anchor: antipode_core::chain::ChainValue::NONE,
     };
     Bytes::from(token::encode(&token))
 }

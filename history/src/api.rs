@@ -165,6 +165,8 @@ pub struct TaskToken {
     pub start_version: FailoverVersion,
     /// Branch tip at the start: completion requires it to be a prefix of the current branch (A4).
     pub tip: antipode_core::chain::ChainValue,
+    /// Of an activity: chain value of the batch that scheduled it (G2). [`antipode_core::chain::ChainValue::NONE`]: not told.
+    pub anchor: antipode_core::chain::ChainValue,
     /// Kind.
     pub kind: TaskKind,
     /// Activity id, for messages.

@@ -60,6 +60,8 @@ struct Encoded {
     kind: u32,
     #[prost(string, tag = "12")]
     activity_id: String,
+    #[prost(bytes = "bytes", tag = "13")]
+    anchor: Bytes,
 }
 
 /// The token as a worker gets it.
@@ -78,6 +80,7 @@ pub fn encode(token: &TaskToken) -> Vec<u8> {
         tip: token.tip.to_bytes(),
         kind: token.kind as u32,
         activity_id: token.activity_id.clone(),
+        anchor: token.anchor.to_bytes(),
     };
     let mut bytes = Vec::with_capacity(1 + encoded.encoded_len());
     bytes.push(TASK);
@@ -133,6 +136,7 @@ fn open(encoded: Encoded) -> Option<TaskToken> {
         tip: ChainValue::from_bytes(&encoded.tip)?,
         kind,
         activity_id: encoded.activity_id,
+        anchor: ChainValue::from_bytes(&encoded.anchor)?,
     })
 }
 
@@ -144,7 +148,8 @@ mod tests {
     fn tokens() -> impl Strategy<Value = TaskToken> {
         let ids = (any::<[u8; 16]>(), "[a-z日]{1,40}", any::<[u8; 16]>());
         let task = (1..i64::MAX, 0..i64::MAX, 1..i32::MAX, any::<u32>());
-        let rest = (any::<i64>(), any::<i64>(), any::<[u8; 16]>(), any::<bool>(), ".{0,20}");
+        let rest =
+            (any::<i64>(), any::<i64>(), any::<[u8; 16]>(), any::<bool>(), ".{0,20}", any::<[u8; 16]>());
         (ids, task, rest).prop_map(|((namespace, workflow, run), task, rest)| TaskToken {
             key: RunKey {
                 namespace: NamespaceId::from_random(namespace),
@@ -162,6 +167,7 @@ mod tests {
             tip: ChainValue(rest.2),
             kind: if rest.3 { TaskKind::Workflow } else { TaskKind::Activity },
             activity_id: rest.4,
+            anchor: ChainValue(rest.5),
         })
     }
 
@@ -205,6 +211,7 @@ mod tests {
             tip: ChainValue([3; 16]),
             kind: TaskKind::Workflow,
             activity_id: String::new(),
+            anchor: ChainValue::NONE,
         };
         let bytes = encode(&token);
         assert_eq!(decode_for(&bytes, token.key.namespace), Ok(token));

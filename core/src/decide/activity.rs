@@ -17,12 +17,14 @@ use prost::Message;
 
 use super::{Context, Draft, Outcome, Seat, draft::event_type, workflow_task};
 use crate::{
+    chain::ChainValue,
     identity::Identity,
     ids::{EventId, FailoverVersion, Nanos, Timestamp},
     refusal::Refusal,
+    register::Anchor,
     retry,
     run::{Pending, Run, outcome_identity},
-    state::{Activity, Anchor},
+    state::{self, Activity},
     task::{PollInfo, Presented, TaskRef},
     view::ActivityView,
 };
@@ -200,6 +202,11 @@ pub fn check<'a>(run: &'a Run, presented: &Presented) -> Result<ActivityView<'a>
     if FailoverVersion(view.attempt.start_version) != presented.start_version {
         return Err(stale("start_version"));
     }
+    // A token of an older version does not name it.
+    let anchor = run.anchored(view.activity.anchor());
+    if presented.anchor != ChainValue::NONE && presented.anchor != anchor.chain {
+        return Err(stale("other_life"));
+    }
     Ok(view)
 }
 
@@ -244,7 +251,7 @@ pub fn end(
     seat: Seat,
 ) -> Result<Outcome, Refusal> {
     let Some(ended) = judge(run, scheduled, end, identity, context) else { return Ok(Outcome::default()) };
-    let (anchor, events) = ended;
+    let (anchor, events) = (run.anchored(ended.0), ended.1);
     let identity = outcome_identity(anchor, run.key.run);
     if run.in_flight() {
         let pending = Pending {
@@ -271,7 +278,7 @@ pub(super) fn judge(
     end: End,
     identity: &str,
     context: Context,
-) -> Option<(Anchor, Vec<HistoryEvent>)> {
+) -> Option<(state::Anchor, Vec<HistoryEvent>)> {
     let view = run.activity(scheduled)?;
     let anchor = view.activity.anchor();
     let attempt = view.attempt.clone();
@@ -401,7 +408,7 @@ fn try_again(view: &ActivityView<'_>, failure: &Failure, now: Timestamp) -> Resu
 
 fn retry_attempt(
     run: &mut Run,
-    anchor: Anchor,
+    anchor: state::Anchor,
     attempt: wire::ActivityAttempt,
     failure: Failure,
     at: Timestamp,
@@ -425,8 +432,7 @@ pub(super) fn write_outcome(
     events: Vec<HistoryEvent>,
     identity: Identity,
 ) -> Result<bool, Refusal> {
-    let open = draft.run.state.activities.get(&anchor.event).is_some_and(|a| a.version == anchor.version);
-    if !open {
+    if !draft.run.is_open_at(anchor) {
         return Ok(false);
     }
     let mut begun = 0;

@@ -156,6 +156,7 @@ pub(super) fn fire(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
         if let Some((anchor, events)) =
             activity::judge(draft.run, scheduled, activity::End::TimedOut(kind), "", context)
         {
+            let anchor = draft.run.anchored(anchor);
             let identity = crate::run::outcome_identity(anchor, draft.run.key.run);
             written |= activity::write_outcome(draft, anchor, events, identity)?;
         }

@@ -229,6 +229,7 @@ impl Author {
             started: started.event,
             start_version: started.version,
             tip: self.run.tip(),
+            anchor: ChainValue::NONE,
         })
     }
 
@@ -240,6 +241,7 @@ impl Author {
             started: EventId(0),
             start_version: FailoverVersion(view.attempt.start_version),
             tip: self.run.tip(),
+            anchor: self.run.anchored(view.activity.anchor()).chain,
         }
     }
 

@@ -265,11 +265,8 @@ fn anchor_missing(state: &wire::RunState, run: &Run) -> Explanation {
     let anchor = |register: &wire::Register| {
         Item::new(EventId(register.anchor_event_id), FailoverVersion(register.anchor_version))
     };
-    let stored = |anchor: &Item| {
-        run.branches().iter().any(|branch| branch.items.contains(anchor.event, anchor.version))
-    };
-    let anchors: BTreeSet<_> =
-        state.registers.iter().map(anchor).filter(|anchor| anchor.event.0 != 0 && !stored(anchor)).collect();
+    let missing = state.registers.iter().filter(|register| !run.holds_anchor(register));
+    let anchors: BTreeSet<_> = missing.map(anchor).collect();
     let mut notes: Vec<_> =
         anchors.iter().map(|anchor| format!("no stored branch has event {anchor}")).collect();
     if run.missing_basis(state) {

@@ -2,6 +2,7 @@
 //! peer; and the messages that tasks travel in.
 
 use antipode_core::{
+    chain::ChainValue,
     decide::{activity, workflow_task},
     ids::{EventId, FailoverVersion, RunKey, Timestamp},
     run::Run,
@@ -127,6 +128,7 @@ impl<T: Token> Shard<T> {
             started: started.event,
             start_version: started.version,
             tip: run.tip(),
+            anchor: ChainValue::NONE,
             kind: TaskKind::Workflow,
             activity_id: String::new(),
         };
@@ -163,6 +165,7 @@ impl<T: Token> Shard<T> {
             started: EventId(0),
             start_version: FailoverVersion(view.attempt.start_version),
             tip: run.tip(),
+            anchor: run.anchored(view.activity.anchor()).chain,
             kind: TaskKind::Activity,
             activity_id: attributes.activity_id.clone(),
         };
@@ -233,14 +236,14 @@ impl<T: Token> Shard<T> {
         &mut self,
         request: &Request,
         known: &VersionHistory,
-        until: Option<antipode_core::chain::ChainValue>,
+        until: Option<ChainValue>,
     ) -> Result<Reply, Stop> {
         let key = self.resolve(request)?;
         let run = &self.cached(&key)?.run;
         let Some(tree) = &run.tree else {
             return Err(Stop::Refused(Refusal::NotFound(format!("run {key} has no history"))));
         };
-        let named = until.filter(|chain| *chain != antipode_core::chain::ChainValue::NONE);
+        let named = until.filter(|chain| *chain != ChainValue::NONE);
         let path = match named {
             Some(tip) if tree.node(tip).is_none() => {
                 return Err(Stop::Refused(Refusal::NotFound(format!("run {key} has no batch {tip}"))));
@@ -261,7 +264,7 @@ impl<T: Token> Shard<T> {
 }
 
 /// Batches of all branches, each behind the one before it.
-fn whole(tree: &antipode_core::tree::Tree) -> Vec<antipode_core::chain::ChainValue> {
+fn whole(tree: &antipode_core::tree::Tree) -> Vec<ChainValue> {
     let mut known = std::collections::BTreeSet::new();
     let all = tree.branches().iter().flat_map(|branch| tree.path(branch.chain));
     all.filter(|chain| known.insert(*chain)).collect()

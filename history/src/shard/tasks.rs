@@ -177,5 +177,6 @@ fn presented(token: &TaskToken) -> antipode_core::task::Presented {
         started: token.started,
         start_version: token.start_version,
         tip: token.tip,
+        anchor: token.anchor,
     }
 }

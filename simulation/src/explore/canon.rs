@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use antipode_core::{
     batch::Batch,
     chain::ChainValue,
-    identity::{Identity, Key},
+    identity::{ExternalKind, Identity, Key},
     ids::{NamespaceId, RunId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey},
     register::Kind,
 };
@@ -189,6 +189,11 @@ impl Names {
     fn identity(&self, sink: &mut Sink, identity: &Identity) {
         sink.num(identity.kind as i64);
         match &identity.key {
+            Key::Client(key) if identity.kind == ExternalKind::ActivityOutcome => {
+                let (at, chain) = key.rsplit_once('/').unwrap_or((key, ""));
+                sink.put(&self.mask(RunId(uuid::Uuid::nil()), at.as_bytes()));
+                sink.put(&self.chain_of(chain));
+            }
             Key::Client(key) => sink.put(&self.mask(RunId(uuid::Uuid::nil()), key.as_bytes())),
             // A program takes at most one keyless request a run and region, so that no more is needed to tell them apart.
             Key::Minted { region, run, ordinal, .. } => {
@@ -197,6 +202,17 @@ impl Names {
                 sink.num(i64::from(*ordinal));
             }
         }
+    }
+
+    /// Name of the branch whose chain value begins with this; what begins none stays.
+    fn chain_of(&self, prefix: &str) -> Vec<u8> {
+        let known = self.chains.iter().find(|(chain, _)| chain.to_string().starts_with(prefix));
+        known.filter(|_| prefix.len() == 16).map_or_else(|| prefix.into(), |(_, name)| name.to_vec())
+    }
+
+    fn anchor_chain(&self, stored: &bytes::Bytes) -> bytes::Bytes {
+        let name = ChainValue::from_bytes(stored).map(|chain| self.chain(chain)).unwrap_or_default();
+        bytes::Bytes::copy_from_slice(&name)
     }
 
     fn identity_wire(&self, sink: &mut Sink, identity: Option<&wire::Identity>) {
@@ -232,7 +248,11 @@ impl Names {
         sink.num(register.anchor_event_id);
         sink.num(register.anchor_version);
         sink.num(i64::from(register.kind));
-        let mut rest = wire::Register { value: bytes::Bytes::new(), ..register.clone() };
+        let mut rest = wire::Register {
+            value: bytes::Bytes::new(),
+            anchor_chain: self.anchor_chain(&register.anchor_chain),
+            ..register.clone()
+        };
         if Kind::from_number(register.kind) == Some(Kind::WorkflowTaskAttempt)
             && let Ok(mut attempt) = wire::WorkflowTaskAttempt::decode(&*register.value)
         {
@@ -259,6 +279,7 @@ impl Names {
             sink.flag(event.named_run);
             sink.num(event.anchor_event_id);
             sink.num(event.anchor_version);
+            sink.put(&self.anchor_chain(&event.anchor_chain));
             sink.num(event.accepted_version);
             sink.num(i64::from(event.accepted_region));
         }

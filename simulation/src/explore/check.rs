@@ -274,8 +274,8 @@ fn step(machine: &Machine<'_>, old: &Node, new: &Node) -> Checked {
 fn lost_registers(name: &str, old: &RunView, new: &RunView) -> Checked {
     for register in &old.head.registers {
         let same = |other: &&wire::Register| {
-            (other.anchor_event_id, other.anchor_version, other.kind)
-                == (register.anchor_event_id, register.anchor_version, register.kind)
+            (other.anchor_event_id, other.anchor_version, &other.anchor_chain, other.kind)
+                == (register.anchor_event_id, register.anchor_version, &register.anchor_chain, register.kind)
         };
         let what = || {
             let (event, version) = (register.anchor_event_id, register.anchor_version);
