@@ -278,7 +278,7 @@ fn what_another_life_wrote_is_not_known_by_a_tombstone() {
             envelope.origin.incarnation = Incarnation(77);
             Replicated::Batch(Arc::new(Batch::seal(envelope, &batch.decode_events().unwrap())))
         }
-        state @ Replicated::State(_) => state,
+        other => other,
     });
     let other: Vec<_> = other.collect();
     east.terminate();
