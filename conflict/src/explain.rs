@@ -58,6 +58,12 @@ pub enum Reason {
     DeletedAfter,
     /// The run was deleted under a lower version: it comes back (C6).
     DeletedBefore,
+    /// A peer deleted the run, and this copy is from before that (C6, E2).
+    DeletedThere,
+    /// A peer deleted the run, and this copy is closed: its own retention ends it (C6).
+    DeletedThereFirst,
+    /// A peer deleted the run, and this copy goes on under a higher version (C6).
+    DeletedThereBefore,
 }
 
 impl Reason {
@@ -89,6 +95,15 @@ impl Reason {
             }
             Self::DeletedBefore => {
                 "the run was deleted at the end of its retention, and goes on under a higher version: it comes back"
+            }
+            Self::DeletedThere => {
+                "its sender deleted the run at the end of its retention; the copy here is from before, as after a restore"
+            }
+            Self::DeletedThereFirst => {
+                "its sender deleted the run at the end of its retention, and the copy here is closed and goes by its own"
+            }
+            Self::DeletedThereBefore => {
+                "its sender deleted the run at the end of its retention, and the copy here goes on under a higher version"
             }
         }
     }

@@ -7,7 +7,7 @@ use prost::Message;
 
 /// Which fields a sum covers. Whoever adds a field to a state, a register or a pending event raises it: a receiver that does not
 /// know the field cannot encode it again, and must not take it for damage.
-const FORM: u32 = 3;
+const FORM: u32 = 4;
 
 /// A state is not the one that was sent (G1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

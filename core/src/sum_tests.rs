@@ -48,6 +48,7 @@ fn state() -> wire::RunState {
         sum: Bytes::new(),
         sum_form: 0,
         verdicts: vec![verdict],
+        tombstone: Some(wire::RunHead { first_run_id: "first".into(), ..wire::RunHead::default() }),
     }
 }
 

@@ -95,6 +95,7 @@ impl Metrics {
             Event::RetentionUnproved => "retention_unproved",
             Event::RetentionHeld => "retention_held",
             Event::RetentionOwed => "retention_owed",
+            Event::RunBuried => "run_buried",
             Event::TombstoneExpired => "tombstone_expired",
             Event::LateDuplicate => "late_duplicate",
             Event::RunResurrected => "run_resurrected",

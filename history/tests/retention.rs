@@ -316,6 +316,92 @@ fn what_another_life_wrote_is_not_known_by_a_tombstone() {
     assert_eq!(filed.len(), 1, "{filed:?}");
 }
 
+/// What a region tells of a run that it deleted.
+fn tombstone_of(region: &Region, run: antipode_core::ids::RunId) -> Vec<Replicated> {
+    let state = wire::RunState {
+        namespace_id: namespace().to_string(),
+        workflow_id: "order".to_string(),
+        run_id: run.to_string(),
+        tombstone: Some(region.stored(run).unwrap().0),
+        ..Default::default()
+    };
+    vec![Replicated::State(Box::new(state))]
+}
+
+/// C6, E2: west is restored to a time when the run was open; east has deleted it since, and tells so.
+#[test]
+fn a_copy_from_before_a_deletion_is_buried() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    east.signal("x");
+    west.take_all(east.log(0));
+    east.terminate();
+    east.prove_all("west");
+    east.pass(2 * HOUR);
+    let told = tombstone_of(&east, run);
+    assert!(matches!(west.apply(told.clone())[..], [Applied::Applied(_)]));
+    assert!(west.is_tombstone(run));
+    assert_eq!((west.current(), west.counted(Event::RunBuried)), (Some(run), 1));
+    assert!(matches!(west.describe(None), Err(Refusal::NotFound(_))));
+    for _ in 0..2 {
+        assert_eq!(west.apply(told.clone()), [Applied::Duplicate]);
+        west.crash();
+    }
+    assert_eq!(west.stored(run).unwrap().0.unclaimed, [], "it took nothing that east did not know");
+    // The record is not open, and as high as where the run was deleted (B6).
+    west.set(view(2, true, &["east"]));
+    let next = west.start();
+    assert_eq!(west.signals(next), Vec::<String>::new());
+    west.terminate();
+    west.prove_all("east");
+    west.pass(9 * DAY);
+    assert_eq!(west.stored(run), None, "the tombstone goes in its time");
+}
+
+#[test]
+fn a_copy_that_goes_on_or_is_closed_stays() {
+    for closed in [false, true] {
+        let (mut east, mut west) = pair();
+        let run = east.start();
+        west.take_all(east.log(0));
+        east.terminate();
+        east.prove_all("west");
+        east.pass(2 * HOUR);
+        if closed {
+            west.take_all(east.log(0));
+            west.set(view(1, true, &["east"]));
+            west.terminate();
+        } else {
+            west.set(view(2, true, &["east"]));
+            west.signal("y");
+        }
+        assert_eq!(west.apply(tombstone_of(&east, run)), [Applied::Duplicate], "closed: {closed}");
+        assert!(west.describe(Some(run)).is_ok(), "closed: {closed}");
+        assert_eq!(west.counted(Event::RunBuried), 0);
+    }
+}
+
+/// I03: the copy has a branch that the others never had. They would file it when it comes late, and so does who has it.
+#[test]
+fn what_only_a_buried_copy_took_is_filed() {
+    let (mut east, mut west) = pair();
+    let run = east.start();
+    west.take_all(east.log(0));
+    west.set(view(1, true, &["east"]));
+    west.signal("only here");
+    west.set(view(1, false, &["east"]));
+    east.signal("x");
+    east.terminate();
+    east.prove_all("west");
+    east.pass(2 * HOUR);
+    assert!(matches!(west.apply(tombstone_of(&east, run))[..], [Applied::Applied(_)]));
+    assert!(west.is_tombstone(run));
+    let filed = west.stored(run).unwrap().0.unclaimed;
+    assert_eq!(filed.len(), 1, "{filed:?}");
+    assert!(filed[0].recorded_unix_nanos > 0 && filed[0].event_id > 1);
+    assert_eq!(west.counted(Event::Unclaimed), 1);
+}
+
 /// T#9717, T#11411: the run goes on under a higher version elsewhere. It comes back whole, and owns the id when it has grown past
 /// its record, not while only its beginning is here.
 #[test]

@@ -5,7 +5,9 @@ use antipode_core::{ids::RegionId, region::Regions};
 use antipode_proto::link::RegionInfo;
 
 /// Features of the protocol that this build speaks; a peer must speak those that `REQUIRED` names.
-pub const FEATURES: u64 = 0b1 | RELAYS | LATE;
+pub const FEATURES: u64 = 0b1 | RELAYS | LATE | TOMBSTONES;
+/// Bit 3: a state may tell that its run was deleted (C6).
+pub const TOMBSTONES: u64 = 0b1000;
 /// Bit 2: acks say how many late entries are proved: those that belong to no range that is announced now.
 pub const LATE: u64 = 0b100;
 /// Bit 1: the peer relays for origins that the receiver names as down (C7). Nobody needs it to link up.

@@ -66,6 +66,8 @@ pub struct Outbox {
     late: BTreeMap<ShardId, (VecDeque<RunId>, u64)>,
     /// The receiver says when late entries are proved.
     tells_late: bool,
+    /// Both regions know of states that tell a deletion (C6).
+    reads_tombstones: bool,
     sent_states: KnownStates,
     pushed: Pushed,
     counts: Counts,
@@ -104,6 +106,10 @@ impl Outbox {
             life: open.receiver.as_ref().map(|info| Incarnation(info.incarnation)).unwrap_or_default(),
             late: BTreeMap::new(),
             tells_late: open.receiver.as_ref().is_some_and(|info| info.features & handshake::LATE != 0),
+            reads_tombstones: open
+                .receiver
+                .as_ref()
+                .is_some_and(|info| info.features & setup.info.features & handshake::TOMBSTONES != 0),
             setup,
             feeds,
             waiting: VecDeque::new(),

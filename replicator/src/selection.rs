@@ -6,6 +6,9 @@
 //! an earlier life and lost (E2). A peer that gets nothing from an origin now says so, with what it
 //! has of it; the rest is relayed from here (C7).
 //!
+//! Of a run that was deleted after its retention its tombstone is told. The row has kept its place in the log, so that only a peer
+//! that reads the log again comes by it: one that was restored to a time when the run was there (C6, E2).
+//!
 //! Registers and pending events travel as the state of a run as of now (C1). A state that is byte-equal to one received
 //! from another region is not sent on, for the same reason, unless it holds what this region wrote itself: a restored one
 //! is told its own past by one peer and tells the others. A state that a merge changed is sent to all. Merging is
@@ -124,7 +127,8 @@ impl StateHash {
         let registers = state.registers.iter().map(|register| (1_u8, register.encode_to_vec()));
         let pending = state.pending.iter().map(|event| (2_u8, event.encode_to_vec()));
         let verdicts = state.verdicts.iter().map(|verdict| (3_u8, verdict.encode_to_vec()));
-        let mut elements: Vec<_> = registers.chain(pending).chain(verdicts).collect();
+        let tombstone = state.tombstone.iter().map(|head| (4_u8, head.encode_to_vec()));
+        let mut elements: Vec<_> = registers.chain(pending).chain(verdicts).chain(tombstone).collect();
         elements.sort_unstable();
         let mut hasher = blake3::Hasher::new();
         for (kind, bytes) in &elements {
@@ -193,8 +197,8 @@ pub fn holds_own(state: &wire::RunState, here: &link::RegionInfo) -> bool {
         || !state.verdicts.is_empty()
 }
 
-/// The state of a run as it travels; none when it has neither registers nor pending events nor verdicts. What was filed on a
-/// deleted run stays where it was (C6).
+/// The state of a run as it travels; none when it has neither registers nor pending events nor verdicts. A deleted run's is its
+/// tombstone.
 ///
 /// # Errors
 /// [`Damaged`].
@@ -202,20 +206,23 @@ pub fn state_of(row: &RunRow) -> Result<Option<wire::RunState>, Damaged> {
     let head = wire::RunHead::decode(&*row.head)
         .map_err(|error| Damaged { run: row.key.clone(), why: error.to_string() })?;
     let empty = head.registers.is_empty() && head.pending.is_empty() && head.unclaimed.is_empty();
-    if empty || head.deleted.is_some() {
+    if empty && head.deleted.is_none() {
         return Ok(None);
     }
     let current = usize::try_from(head.current).ok().and_then(|index| head.branches.get(index));
-    Ok(Some(sum::sealed(wire::RunState {
+    let mut state = wire::RunState {
         namespace_id: row.key.namespace.to_string(),
         workflow_id: row.key.workflow.to_string(),
         run_id: row.key.run.to_string(),
         tip_chain: current.map(|branch| branch.chain.clone()).unwrap_or_default(),
-        registers: head.registers,
-        pending: head.pending,
-        verdicts: head.unclaimed,
         ..wire::RunState::default()
-    })))
+    };
+    if head.deleted.is_some() {
+        state.tombstone = Some(head);
+    } else {
+        (state.registers, state.pending, state.verdicts) = (head.registers, head.pending, head.unclaimed);
+    }
+    Ok(Some(sum::sealed(state)))
 }
 
 /// An entry that travels, with the run it belongs to.
@@ -227,6 +234,17 @@ pub struct Selected {
     pub entry: link::Entry,
     /// Bytes, about.
     pub size: usize,
+}
+
+impl Selected {
+    /// It tells that its run was deleted.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        match &self.entry.entry {
+            Some(link::entry::Entry::State(state)) => state.tombstone.is_some(),
+            _ => false,
+        }
+    }
 }
 
 /// Entries of a page for one peer, in the order in which they are sent. `wants` says which batches are sent, `travels`
@@ -435,6 +453,23 @@ mod tests {
         assert_eq!(sequences(vec![run(2, 1, vec![register(1)])], &mut known), [2]);
         assert_eq!(sequences(vec![run(3, 1, vec![register(1)])], &mut known), [0; 0]);
         assert_eq!(sequences(vec![run(4, 1, vec![register(2)])], &mut known), [4]);
+    }
+
+    #[test]
+    fn a_tombstone_is_told_to_who_reads_it() {
+        let head = wire::RunHead {
+            first_run_id: key(1).run.to_string(),
+            deleted: Some(wire::Deleted { at_unix_nanos: 7, lives: vec![] }),
+            ..wire::RunHead::default()
+        };
+        let row =
+            RunRow { key: key(1), changed_at: Sequence(3), wake_at: None, head: head.encode_to_vec().into() };
+        let page = LogPage { through: Sequence(9), entries: vec![LogEntry::Run(row.clone())] };
+        let (selected, _) = select(&page, |_| true, |_| true, |_, _| false);
+        assert!(selected.len() == 1 && selected[0].is_tombstone());
+        let state = state_of(&row).unwrap().unwrap();
+        assert_eq!((state.tombstone.as_ref(), sum::check(&state)), (Some(&head), Ok(())));
+        assert_ne!(StateHash::of(&state), StateHash::of(&wire::RunState::default()));
     }
 
     #[test]

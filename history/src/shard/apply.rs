@@ -166,7 +166,7 @@ impl<T: Token> Shard<T> {
     }
 
     /// The run that owns the id must be at hand: this batch may take the id from it (R621).
-    fn need_owner(&mut self, key: &RunKey) -> Result<(), Stop> {
+    pub(super) fn need_owner(&mut self, key: &RunKey) -> Result<(), Stop> {
         let workflow = self.workflows.get(&key.workflow_key());
         let owner = workflow.and_then(super::cache::Workflow::current_run);
         match owner {
@@ -181,6 +181,9 @@ impl<T: Token> Shard<T> {
         let Some(key) = run_key(state) else {
             return Ok(Applied::Poison("the run state names no run".to_string()));
         };
+        if let Some(head) = &state.tombstone {
+            return self.told_deleted(&key, state, head);
+        }
         let until = antipode_core::chain::ChainValue::from_bytes(&state.tip_chain);
         if !self.need_run(&key)? {
             if let Some(applied) = self.late_state(&key, state) {

@@ -170,6 +170,8 @@ pub enum Event {
     RetentionHeld,
     /// A closed run is due, and clients' events of it are not settled (B1).
     RetentionOwed,
+    /// A copy that a restore brought back of a run that a peer had deleted was deleted (C6, E2).
+    RunBuried,
     /// What is left of a deleted run went too.
     TombstoneExpired,
     /// An entry came of a run that was deleted; all of it was known.

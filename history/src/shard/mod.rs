@@ -6,6 +6,7 @@
 //! Driver contract: after each input call, drain [`Shard::take_outputs`]; call [`Shard::flush`] when there is no more input.
 
 mod apply;
+mod burial;
 mod cache;
 mod derive;
 mod descent;

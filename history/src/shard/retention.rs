@@ -59,9 +59,16 @@ impl Tombstone {
         Some(Self { head: head.clone(), changed_at: row.changed_at })
     }
 
+    /// As a peer tells it, of a run that stands here at this position.
+    pub(super) fn told(head: &wire::RunHead, changed_at: Sequence, now: Timestamp) -> Option<Self> {
+        let deleted = wire::Deleted { at_unix_nanos: now.0, ..head.deleted.clone()? };
+        let bare = wire::RunHead { registers: Vec::new(), pending: Vec::new(), ..head.clone() };
+        Some(Self { head: wire::RunHead { deleted: Some(deleted), ..bare }, changed_at })
+    }
+
     /// Whether the batch was deleted with the run. What another life of its store wrote under the same ids and version was
     /// not (G2).
-    fn knows(&self, batch: &Batch) -> bool {
+    pub(super) fn knows(&self, batch: &Batch) -> bool {
         let (event, version) = (batch.envelope.last_event, batch.envelope.version);
         let life = wire::Life { version: version.0, incarnation: batch.envelope.origin.incarnation.0 };
         let lives = self.head.deleted.as_ref().map(|deleted| deleted.lives.as_slice()).unwrap_or_default();
@@ -77,7 +84,7 @@ impl Tombstone {
     }
 
     /// Last write version of the run when it was deleted.
-    fn version(&self) -> FailoverVersion {
+    pub(super) fn version(&self) -> FailoverVersion {
         let last = self.current().and_then(|branch| branch.items.last());
         last.map_or(FailoverVersion::LOCAL, |item| FailoverVersion(item.version))
     }
@@ -98,7 +105,7 @@ impl Tombstone {
     }
 
     /// Files a client's event. False: it is filed already.
-    fn file(&mut self, record: wire::Unclaimed) -> bool {
+    pub(super) fn file(&mut self, record: wire::Unclaimed) -> bool {
         let known = self.head.unclaimed.iter().any(|known| known.identity == record.identity);
         if !known {
             self.head.unclaimed.push(record);
@@ -160,7 +167,7 @@ impl<T: Token> Shard<T> {
         }
     }
 
-    fn look_again(&mut self, key: &RunKey, due: Timestamp) {
+    pub(super) fn look_again(&mut self, key: &RunKey, due: Timestamp) {
         self.gather.obligations.insert(key.clone(), ObligationChange::Put { key: key.clone(), due });
     }
 
@@ -219,7 +226,7 @@ impl<T: Token> Shard<T> {
     }
 
     /// Its last change is not durable yet, or somebody waits on it.
-    fn is_busy(&self, key: &RunKey) -> bool {
+    pub(super) fn is_busy(&self, key: &RunKey) -> bool {
         let busy = self.cached(key).is_ok_and(|run| {
             !run.readers.is_empty() || !run.queries.is_empty() || run.changed_at > self.durable
         });
@@ -270,7 +277,7 @@ impl<T: Token> Shard<T> {
 
     /// Takes a position for a change of the stored rows that no peer is told of. What is answered from now on waits until
     /// it is durable (D1).
-    fn take_position(&mut self, key: &RunKey) {
+    pub(super) fn take_position(&mut self, key: &RunKey) {
         let at = self.sequence.next();
         self.sequence = at;
         if let Some(workflow) = self.workflows.get_mut(&key.workflow_key()) {
@@ -283,7 +290,6 @@ impl<T: Token> Shard<T> {
 
     fn delete(&mut self, key: &RunKey) -> Result<(), Stop> {
         let shared = self.namespaces.get(&key.namespace).is_some_and(|view| !view.others.is_empty());
-        let retention = self.namespaces.get(&key.namespace).map(|view| view.retention).unwrap_or_default();
         let last = if shared { Some(false) } else { self.is_last(key)? };
         let Some(last) = last else { return Ok(()) };
         let workflow_key = key.workflow_key();
@@ -291,24 +297,35 @@ impl<T: Token> Shard<T> {
             let cached = self.cached(key)?;
             Tombstone { head: head_of(&cached.run, self.now), changed_at: cached.changed_at }
         };
-        self.take_position(key);
-        self.gather.deletes.insert(key.clone());
-        self.gather.obligations.remove(key);
-        if let Some(workflow) = self.workflows.get_mut(&workflow_key)
-            && let Some(cached) = workflow.runs.remove(&key.run)
-            && let Some(wake) = cached.wake
-        {
-            self.wakes.remove(&(wake, key.clone()));
-        }
+        self.take_out(key);
         if shared {
-            self.write_tombstone(key, tombstone);
-            self.look_again(key, self.now.plus(retention).plus(LATE));
+            self.leave(key, tombstone);
         } else {
             self.gone(key, last);
         }
         self.account(&workflow_key);
         self.outputs.push(Output::Count(Event::RunDeleted));
         Ok(())
+    }
+
+    /// A run goes, from the store and from memory.
+    pub(super) fn take_out(&mut self, key: &RunKey) {
+        self.take_position(key);
+        self.gather.deletes.insert(key.clone());
+        self.gather.obligations.remove(key);
+        if let Some(workflow) = self.workflows.get_mut(&key.workflow_key())
+            && let Some(cached) = workflow.runs.remove(&key.run)
+            && let Some(wake) = cached.wake
+        {
+            self.wakes.remove(&(wake, key.clone()));
+        }
+    }
+
+    /// A tombstone takes its place, for its time.
+    pub(super) fn leave(&mut self, key: &RunKey, tombstone: Tombstone) {
+        let retention = self.namespaces.get(&key.namespace).map(|view| view.retention).unwrap_or_default();
+        self.write_tombstone(key, tombstone);
+        self.look_again(key, self.now.plus(retention).plus(LATE));
     }
 
     /// Nothing of a run is left; with the last one of its workflow id the record goes too.
@@ -363,7 +380,7 @@ impl<T: Token> Shard<T> {
     }
 
     /// The row keeps its position: peers see nothing of it.
-    fn write_tombstone(&mut self, key: &RunKey, tombstone: Tombstone) {
+    pub(super) fn write_tombstone(&mut self, key: &RunKey, tombstone: Tombstone) {
         let row = RunRow {
             key: key.clone(),
             changed_at: tombstone.changed_at,
@@ -403,11 +420,7 @@ impl<T: Token> Shard<T> {
                 until: None,
             });
         }
-        let external = batch.envelope.identities.iter().filter(|entry| entry.identity.kind.is_reapplied());
-        let records: Vec<_> = external
-            .map(|entry| unclaimed(key, &entry.identity, entry.event.0, batch.envelope.version.0))
-            .collect();
-        Some(self.file_late(key, records, told("Unclaimed", Reason::DeletedAfter)))
+        Some(self.file_late(key, of_batch(batch), told("Unclaimed", Reason::DeletedAfter)))
     }
 
     /// The same for the state of a run: its registers are of no use any more, events that waited are filed.
@@ -486,8 +499,15 @@ fn lives_of(run: &Run) -> Vec<wire::Lives> {
     run.branches().iter().map(|branch| lives(branch.chain)).collect()
 }
 
+/// What a client gave to a batch that comes after its run was deleted.
+pub(super) fn of_batch(batch: &Batch) -> Vec<wire::Unclaimed> {
+    let (key, version) = (&batch.envelope.run, batch.envelope.version);
+    let external = batch.envelope.identities.iter().filter(|entry| entry.identity.kind.is_reapplied());
+    external.map(|entry| unclaimed(key, &entry.identity, entry.event.0, version.0)).collect()
+}
+
 /// In words: what of a late entry is filed.
-fn filed(record: &wire::Unclaimed) -> String {
+pub(super) fn filed(record: &wire::Unclaimed) -> String {
     let identity = record.identity.as_ref().and_then(Identity::from_wire);
     let what = identity.map_or_else(|| "an event".to_string(), |identity| identity.to_string());
     match record.event_id {
@@ -496,7 +516,7 @@ fn filed(record: &wire::Unclaimed) -> String {
     }
 }
 
-fn unclaimed(key: &RunKey, identity: &Identity, event: i64, version: i64) -> wire::Unclaimed {
+pub(super) fn unclaimed(key: &RunKey, identity: &Identity, event: i64, version: i64) -> wire::Unclaimed {
     let (event, version) = (EventId(event), FailoverVersion(version));
     let verdict = Verdict { identity, event, version, words: VERDICT, basis: Basis::Nothing };
     verdict.record(key.run, Timestamp(0))

@@ -113,7 +113,7 @@ impl Outbox {
             linked: cx.linked.clone(),
         };
         let travels = |run: &RunKey| self.travels(cx, run);
-        let (selected, damaged) = match feed.relay_of {
+        let (mut selected, damaged) = match feed.relay_of {
             None => {
                 // What stood in the log when the stream opened is sent also if it was received: the peer may have lost it (E2).
                 let end = self.setup.ends.get(&feed.shard).copied().unwrap_or_default();
@@ -131,6 +131,9 @@ impl Outbox {
                 selection::select(page, relayed, travels, |run, state| sent.knows(run, state))
             }
         };
+        if !self.reads_tombstones || feed.relay_of.is_some() {
+            selected.retain(|selected| !selected.is_tombstone());
+        }
         self.sent_states = sent;
         self.outputs.extend(damaged.into_iter().map(Output::Damaged));
         selected

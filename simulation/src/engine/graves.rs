@@ -75,6 +75,18 @@ impl Graves {
         })
     }
 
+    /// The run as another region deleted it, if that had all that this copy has, or what it lacks lost to it.
+    fn deleted_elsewhere(&self, site: usize, run: &RunId, copy: &Kept) -> Option<Arc<Kept>> {
+        let others = self.graves.iter().filter(|((other, id), _)| *other != site && id == run);
+        let covers = |kept: &Kept| {
+            let last = kept.run.state.last_version;
+            copy.batches.iter().all(|batch| {
+                batch.envelope.version <= last || kept.batches.iter().any(|known| known.chain == batch.chain)
+            })
+        };
+        others.map(|(_, grave)| &grave.kept).find(|kept| covers(kept)).cloned()
+    }
+
     /// Did any?
     pub(crate) fn anywhere(&self, run: &RunId) -> bool {
         self.graves.keys().any(|(_, other)| other == run)
@@ -114,9 +126,17 @@ impl Engine {
             }
         }
         for (key, kept) in dying {
-            self.check_deletion(site, &key, &kept);
+            let elsewhere = self.watch.graves.deleted_elsewhere(site, &key.run, &kept);
+            let kept = match elsewhere.filter(|_| kept.run.state.close.is_none()) {
+                // E2: a copy from before the others' deletion.
+                Some(there) => there,
+                None => {
+                    self.check_deletion(site, &key, &kept);
+                    Arc::new(kept)
+                }
+            };
             let workflow = key.workflow.to_string();
-            let grave = Grave { workflow, kept: Arc::new(kept), stands: true, undone: false };
+            let grave = Grave { workflow, kept, stands: true, undone: false };
             self.watch.graves.graves.insert((site, key.run), grave);
         }
         for row in &group.batches {
