@@ -168,7 +168,7 @@ impl Run {
                 .extend(entries.map(|entry| (entry.identity.clone(), (entry.event, batch.envelope.version))));
         }
         taken.retain(|identity, _| given(identity));
-        let basis = Basis::tip_of(owner);
+        let basis = Basis::Taken(owner.key.run);
         let record = |(identity, (event, version)): (&Identity, &(EventId, FailoverVersion))| {
             let verdict = Verdict { identity, event: *event, version: *version, words: DELIVERED, basis };
             verdict.record(self.key.run, Timestamp(0))

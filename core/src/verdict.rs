@@ -37,6 +37,8 @@ pub enum Basis {
     },
     /// A run of another chain owning the workflow id: this one, when the verdict was given.
     Owner(RunId),
+    /// This run having taken the event, and answering for it from then on, as long as the holder does not own the id itself.
+    Taken(RunId),
 }
 
 impl Basis {
@@ -48,6 +50,7 @@ impl Basis {
 
     fn of(record: &wire::Unclaimed) -> Self {
         match (record.basis_run_id.parse(), ChainValue::from_bytes(&record.basis_chain)) {
+            (Ok(run), _) if record.delivered => Self::Taken(run),
             (Ok(run), Some(ChainValue::NONE)) => Self::Owner(run),
             (Ok(run), Some(chain)) => Self::Branch { run, chain },
             _ => Self::Nothing,
@@ -57,7 +60,7 @@ impl Basis {
     fn run(self) -> Option<RunId> {
         match self {
             Self::Nothing => None,
-            Self::Branch { run, .. } | Self::Owner(run) => Some(run),
+            Self::Branch { run, .. } | Self::Owner(run) | Self::Taken(run) => Some(run),
         }
     }
 }
@@ -84,7 +87,7 @@ impl Verdict<'_> {
         let (basis_run, basis_chain) = match self.basis {
             Basis::Nothing => (None, ChainValue::NONE),
             Basis::Branch { run, chain } => (Some(run), chain),
-            Basis::Owner(run) => (Some(run), ChainValue::NONE),
+            Basis::Owner(run) | Basis::Taken(run) => (Some(run), ChainValue::NONE),
         };
         wire::Unclaimed {
             identity: Some(self.identity.to_wire()),
@@ -95,7 +98,7 @@ impl Verdict<'_> {
             recorded_unix_nanos: now.0,
             basis_run_id: basis_run.map(|run| run.to_string()).unwrap_or_default(),
             basis_chain: basis_chain.to_bytes(),
-            delivered: self.words == DELIVERED,
+            delivered: matches!(self.basis, Basis::Taken(_)),
         }
     }
 }
@@ -170,11 +173,12 @@ impl Run {
         self.standing(identity).is_some()
     }
 
-    /// The verdict on this event that holds.
+    /// The verdict on this event that holds; that it was taken says more than why it would not have been.
     #[must_use]
     pub fn standing(&self, identity: &Identity) -> Option<&wire::Unclaimed> {
         let records = self.verdicts.records.get(identity)?;
-        records.iter().find(|(basis, record)| self.holds(**basis, record)).map(|(_, record)| record)
+        let standing = records.iter().filter(|(basis, record)| self.holds(**basis, record));
+        standing.map(|(_, record)| record).max_by_key(|record| record.delivered)
     }
 
     /// The events that are unclaimed: filed with a verdict that holds, and taken by nobody; one verdict each.
@@ -192,7 +196,9 @@ impl Run {
                 !closed || record.run_id != self.key.run.to_string() || !self.state.is_open()
             }
             Basis::Branch { run, chain } if run == self.key.run => self.is_on_current(chain),
-            Basis::Branch { .. } | Basis::Owner(_) => !self.verdicts.fallen.contains(&basis),
+            Basis::Branch { .. } | Basis::Owner(_) | Basis::Taken(_) => {
+                !self.verdicts.fallen.contains(&basis)
+            }
         }
     }
 
@@ -209,25 +215,29 @@ impl Run {
         let stored = |chain| self.tree.as_ref().is_some_and(|tree| tree.node(chain).is_some());
         state.verdicts.iter().any(|record| match Basis::of(record) {
             Basis::Branch { run, chain } => run == self.key.run && !stored(chain),
-            Basis::Nothing | Basis::Owner(_) => false,
+            Basis::Nothing | Basis::Owner(_) | Basis::Taken(_) => false,
         })
     }
 
-    /// What verdicts of this run rested on and is no more, as far as other runs decide it: a branch that lost, or another chain
-    /// owning the workflow id. `chain`: the first run of the one that owns it. A run that is not stored any more, or a batch that
-    /// has not arrived, undoes nothing.
+    /// What verdicts of this run rested on and is no more, as far as other runs decide it: a branch that lost, or another run, or
+    /// chain, owning the workflow id. `owner` says which does. A run that is not stored any more, or a batch that has not arrived,
+    /// undoes nothing.
     #[must_use]
     pub fn fallen<'a>(
         &self,
-        chain: Option<RunId>,
+        owner: Option<&wire::CurrentRecord>,
         other: impl Fn(RunId) -> Option<&'a Self>,
     ) -> BTreeSet<Basis> {
+        let id = |text: &str| text.parse::<RunId>().ok();
+        let run = owner.and_then(|owner| id(&owner.run_id));
+        let chain = owner.and_then(|owner| id(&owner.first_run_id));
         let fell = |basis: &Basis| match *basis {
             Basis::Branch { run, chain } if run != self.key.run => other(run).is_some_and(|run| {
                 let stored = run.tree.as_ref().is_some_and(|tree| tree.node(chain).is_some());
                 stored && !run.is_on_current(chain)
             }),
             Basis::Owner(_) => chain == Some(self.first_run),
+            Basis::Taken(_) => run == Some(self.key.run),
             Basis::Branch { .. } | Basis::Nothing => false,
         };
         self.verdicts.bases().filter(fell).collect()

@@ -10,6 +10,7 @@ fn record(key: u8, run: u8, chain: u8, at: i64, words: &str) -> wire::Unclaimed 
     let id = |number: u8| RunId(uuid::Uuid::from_bytes([number; 16]));
     let basis = match (run, chain) {
         (0, _) => Basis::Nothing,
+        (run, 0) if words == DELIVERED => Basis::Taken(id(run)),
         (run, 0) => Basis::Owner(id(run)),
         (run, chain) => Basis::Branch { run: id(run), chain: ChainValue([chain; 16]) },
     };

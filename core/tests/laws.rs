@@ -1262,3 +1262,39 @@ fn a_verdict_of_an_earlier_version_is_read() {
     assert_eq!(west.run.unclaimed().len(), 1);
     assert!(west.run.is_filed(&signal_identity("other")));
 }
+
+/// B1, B3: the owner of the id took the signal from its client itself, and answers for it. Whoever is told so owes it to nobody, until
+/// it owns the id itself: then the signal of its losing branch is its own again.
+#[test]
+fn who_took_it_answers_for_it() {
+    let (mut old, mut new) = two_chains();
+    let mut later = old.elsewhere(4, 14);
+    let mut west = old.elsewhere(3, 13);
+    old.signal_as("X", "r1", false);
+    new.signal_as("X", "r1", false);
+    let owing = old.run.owed_to(&new.run, false);
+    assert!(owing.hand_over.is_empty());
+    assert_eq!(owing.told.len(), 1);
+    assert!(old.run.owed_to_nobody(false).iter().any(|record| record.event_id > 1), "not told yet");
+    old.run.verdicts.add(&owing.told[0]);
+    assert!(old.run.owed_to(&new.run, false).told.is_empty(), "once");
+    assert!(
+        old.run.owed_to_nobody(false).iter().all(|record| record.event_id == 1),
+        "also when that is deleted"
+    );
+    assert!(old.run.unclaimed().is_empty(), "it is not unclaimed");
+    // A branch without it wins.
+    west.signal("Y");
+    old.receive(&west);
+    assert_eq!(old.run.owed().len(), 0, "who took it answers for it");
+    later.signal("Z");
+    old.receive(&later);
+    let owns = wire::CurrentRecord {
+        run_id: old.run.key.run.to_string(),
+        first_run_id: old.run.first_run.to_string(),
+        ..wire::CurrentRecord::default()
+    };
+    let fallen = old.run.fallen(Some(&owns), |_| None);
+    assert!(old.run.judge_verdicts(fallen));
+    assert_eq!(old.run.owed().len(), 2);
+}

@@ -659,10 +659,10 @@ impl Region {
         let shard = antipode_history::client::shard_of(key, self.store.identity().shards);
         let current =
             ready(self.store.current_load(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
-        let chain = current.and_then(|row| row.record.first_run_id.parse().ok());
+        let owner = current.as_ref().map(|row| &row.record);
         let other = |run| runs.get(&run).copied();
         let resting = runs.iter().filter(|(_, run)| !run.rests_on().is_empty());
-        Ok(resting.map(|(id, run)| (*id, run.fallen(chain, other))).collect())
+        Ok(resting.map(|(id, run)| (*id, run.fallen(owner, other))).collect())
     }
 
     /// Runs of a workflow id as stored.

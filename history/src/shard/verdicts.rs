@@ -29,9 +29,9 @@ impl<T: Token> Shard<T> {
     /// Judges with what is in memory. True when a verdict fell, or stands again.
     fn judge(&mut self, key: &RunKey) -> Result<bool, Refusal> {
         let workflow = self.workflows.get(&key.workflow_key());
-        let chain = workflow.and_then(|workflow| workflow.current.as_ref()?.first_run_id.parse().ok());
+        let owner = workflow.and_then(|workflow| workflow.current.as_ref());
         let other = |run| Some(&workflow?.runs.get(&run)?.run);
-        let fallen = self.cached(key)?.run.fallen(chain, other);
+        let fallen = self.cached(key)?.run.fallen(owner, other);
         let cached = self.cached_mut(key)?;
         cached.judged = true;
         Ok(cached.run.judge_verdicts(fallen))

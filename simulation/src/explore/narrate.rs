@@ -138,7 +138,9 @@ impl Teller {
     fn flight(&mut self, flight: &Flight) -> String {
         let (run, workflow) = (self.run(flight.run.run), &flight.run.workflow);
         match &flight.item {
-            Replicated::Batch(batch) | Replicated::Last(batch) => format!("{run} of {workflow}, {}", events(batch)),
+            Replicated::Batch(batch) | Replicated::Last(batch) => {
+                format!("{run} of {workflow}, {}", events(batch))
+            }
             Replicated::State(state) => format!(
                 "{run} of {workflow}, {} registers and {} pending events",
                 state.registers.len(),

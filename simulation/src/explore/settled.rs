@@ -133,8 +133,7 @@ fn folded(node: &Node) -> Result<BTreeMap<RunId, Run>, Finding> {
     }
     for (id, view) in &node.snap.runs {
         let current = node.snap.currents.get(view.key.workflow.as_str());
-        let chain = current.and_then(|record| record.first_run_id.parse().ok());
-        let fallen = runs.get(id).map(|run| run.fallen(chain, |other| runs.get(&other)));
+        let fallen = runs.get(id).map(|run| run.fallen(current, |other| runs.get(&other)));
         if let (Some(run), Some(fallen)) = (runs.get_mut(id), fallen) {
             run.judge_verdicts(fallen);
         }
