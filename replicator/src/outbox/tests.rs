@@ -1,7 +1,9 @@
 //! Outboxes against inboxes, and alone.
 
-use antipode_persistence::rows::LogEntry;
+use antipode_persistence::rows::{LogEntry, RunRow};
+use antipode_proto::core as wire;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 use crate::testing::{World, key};
@@ -311,6 +313,42 @@ fn a_receiver_that_is_ahead_gets_all_again() {
         "{outputs:?}"
     );
     assert_eq!(outbox.proof()[&ShardId(1)], Sequence(0));
+}
+
+/// C6, E2: a tombstone in the log is told; a peer of the previous version would take it for the state of a run that it lacks.
+#[test]
+fn a_tombstone_goes_to_a_peer_that_knows_of_them() {
+    for (features, sent) in [(handshake::FEATURES, 1), (handshake::FEATURES & !handshake::TOMBSTONES, 0)] {
+        let mut world = two();
+        let region = &mut world.regions[0];
+        let setup = Setup {
+            info: region.info(),
+            peer: "west".into(),
+            peer_id: RegionId(2),
+            ends: BTreeMap::from([(ShardId(1), Sequence(1))]),
+        };
+        let receiver = link::RegionInfo { features, ..region.info() };
+        let open = Open { receiver: Some(receiver), ..Open::default() };
+        let mut cx = Cx {
+            now: world.now,
+            records: &region.table,
+            linked: &region.linked,
+            received: &region.received,
+            held: &region.held,
+            withheld: &mut Withheld::new(),
+        };
+        let mut outbox = Outbox::new(setup, &open, &mut cx);
+        let head = wire::RunHead { deleted: Some(wire::Deleted::default()), ..wire::RunHead::default() };
+        let row = RunRow {
+            key: key("w", 1),
+            changed_at: Sequence(1),
+            wake_at: None,
+            head: head.encode_to_vec().into(),
+        };
+        let page = LogPage { through: Sequence(1), entries: vec![LogEntry::Run(row)] };
+        outbox.page(&mut cx, Feed::own(ShardId(1)), &page).unwrap();
+        assert_eq!(outbox.take_counts().entries, sent, "{features:b}");
+    }
 }
 
 proptest! {
