@@ -17,12 +17,14 @@ use crate::api::Refusal;
 /// know.
 const HOPS: usize = 100;
 
-/// The runs of a chain around one of them, as far as they are in memory.
+/// The runs of a chain, as far as they are in memory.
 #[derive(Default)]
 struct Chain {
     members: BTreeSet<RunId>,
-    /// The way from the first to the greatest, and of it the runs whose current branch leads on: what is beside the way is lost with
-    /// the branch that it followed, however late that one lost (B1, B7).
+    /// The way back from the greatest, and of it the runs whose current branch leads on: what is beside the way is lost with the
+    /// branch that it followed, however late that one lost (B1, B7). What stands before a run that is deleted, or too far back, is
+    /// not known to be on the way and counts as beside it: the greatest knows what was taken on its way (B2), and is not given it
+    /// twice.
     counted: BTreeSet<RunId>,
 }
 
@@ -48,6 +50,7 @@ impl<T: Token> Shard<T> {
         let goes_on = owner.is_none_or(|owner| owner == key.run || before == Some(owner));
         if older || !goes_on {
             self.need_far(key, before, after)?;
+            self.need_way(key, batch.envelope.first_run)?;
         }
         Ok(())
     }
@@ -55,9 +58,10 @@ impl<T: Token> Shard<T> {
     /// The same for a run that is stored and does not own its workflow id.
     pub(super) fn need_descent(&mut self, key: &RunKey) -> Result<(), Stop> {
         let run = &self.cached(key)?.run;
-        let (before, after) = (run.predecessor(), run.successors());
+        let (before, after, first) = (run.predecessor(), run.successors(), run.first_run);
         self.need_near(key, before, &after)?;
-        self.need_far(key, before, after)
+        self.need_far(key, before, after)?;
+        self.need_way(key, first)
     }
 
     fn need_near(
@@ -94,6 +98,22 @@ impl<T: Token> Shard<T> {
         Ok(())
     }
 
+    /// The greatest run of the chain and those before it: what lies between may be deleted, so that no way leads there from this one.
+    fn need_way(&mut self, key: &RunKey, first: RunId) -> Result<(), Stop> {
+        let first = first.to_string();
+        let rows = self.need_list(&key.workflow_key())?.iter().filter_map(super::owing::place);
+        let mut up =
+            rows.filter(|(other, ..)| *other == first).max_by_key(|(_, order, _)| *order).map(|at| at.2);
+        for _ in 0..HOPS {
+            let Some(run) = up.map(|run| RunKey { run, ..key.clone() }) else { break };
+            if !self.need_run(&run)? {
+                break;
+            }
+            up = self.cached(&run)?.run.predecessor();
+        }
+        Ok(())
+    }
+
     /// Whether that run is stored; those that it continues into are at hand as well.
     fn need_with_successors(&mut self, key: &RunKey, run: RunId) -> Result<bool, Stop> {
         let relative = RunKey { run, ..key.clone() };
@@ -114,42 +134,30 @@ impl<T: Token> Shard<T> {
     }
 
     fn chain(&self, key: &RunKey) -> Chain {
-        let other = |id| self.cached(&RunKey { run: id, ..key.clone() }).ok().map(|cached| &cached.run);
-        let mut chain = Chain::default();
-        let (mut deleted, mut down) = (None, BTreeSet::new());
-        let mut up = Some(key.run);
-        while let Some(id) = up.take_if(|_| chain.members.len() <= HOPS) {
-            let Some(run) = other(id) else {
-                deleted = self.tombstone(&RunKey { run: id, ..key.clone() });
-                break;
-            };
-            if chain.members.insert(id) {
-                down.extend(run.successors());
-                up = run.predecessor();
-            }
-        }
-        let most = chain.members.len() + HOPS;
-        while let Some(id) = down.pop_first() {
-            if chain.members.len() < most
-                && let Some(run) = other(id)
-                && chain.members.insert(id)
-            {
-                down.extend(run.successors());
-            }
-        }
-        let greatest = chain.members.iter().filter_map(|id| other(*id)).max_by_key(|run| run.order());
-        // A successor outranks the run before it, also when that one is deleted; what does not comes from a branch that lost.
-        let outranked = |run: &Run| deleted.as_ref().is_some_and(|deleted| run.order() < deleted.order());
-        let mut at = greatest.filter(|run| !outranked(run));
-        let mut next = None;
-        let mut left = chain.members.len();
-        while let Some(run) = at.filter(|_| left > 0) {
-            if next.is_none_or(|next| leads_to(run) == Some(next)) {
+        let Some(workflow) = self.workflows.get(&key.workflow_key()) else { return Chain::default() };
+        let other = |id: RunId| workflow.runs.get(&id).map(|cached| &cached.run);
+        let Some(first) = other(key.run).map(|run| run.first_run) else { return Chain::default() };
+        let members: Vec<&Run> = workflow.runs.values().map(|cached| &cached.run).collect();
+        let members = members.into_iter().filter(|run| run.first_run == first);
+        let mut chain =
+            Chain { members: members.clone().map(|run| run.key.run).collect(), ..Chain::default() };
+        let (mut at, mut next) = (members.max_by_key(|run| run.order()), None);
+        let greatest = at.map(Run::order);
+        // The first batch of a run comes before the one that closes the run before it (B8): until then that one counts.
+        for _ in 0..chain.members.len() {
+            let Some(run) = at else { break };
+            if next.is_none_or(|next| leads_to(run) == Some(next) || !run.successors().contains(&next)) {
                 chain.counted.insert(run.key.run);
             }
             next = Some(run.key.run);
-            at = run.predecessor().and_then(other);
-            left -= 1;
+            let Some(before) = run.predecessor() else { break };
+            at = other(before);
+            // A successor outranks the run before it, also when that one is deleted; what does not comes from a branch that lost.
+            let deleted =
+                self.tombstone(&RunKey { run: before, ..key.clone() }).map(|deleted| deleted.order());
+            if at.is_none() && deleted > greatest {
+                chain.counted.clear();
+            }
         }
         chain
     }

@@ -15,7 +15,7 @@ use prost::Message;
 use super::{Load, Shard, Stop, Token};
 
 /// Version and place of the tip of a run's current branch, as its row has them.
-type Order = (i64, u64, u64);
+pub(super) type Order = (i64, u64, u64);
 
 impl<T: Token> Shard<T> {
     /// What this run owes now. Both runs and those around them in their chain are in memory.
@@ -75,7 +75,7 @@ fn later(last: &mut BTreeMap<String, (Order, RunId)>, first: String, order: Orde
 }
 
 /// First run of its chain, order and id of a stored run; none of a deleted one.
-fn place(row: &RunRow) -> Option<(String, Order, RunId)> {
+pub(super) fn place(row: &RunRow) -> Option<(String, Order, RunId)> {
     let head = wire::RunHead::decode(&*row.head).ok().filter(|head| head.deleted.is_none())?;
     let current = head.branches.get(usize::try_from(head.current).ok()?)?;
     let place = current.place?;

@@ -117,7 +117,7 @@ static PROGRAMS: [Program; 10] = [
         ],
         free: Free { overtake: true, redeliver: true, ..Free::PLAIN },
         symmetric: &[],
-        states: 7_747,
+        states: 7_965,
         small: false,
     },
     Program {
