@@ -176,6 +176,14 @@ impl Run {
         taken.iter().map(record).collect()
     }
 
+    /// What this run took from other runs and has on its current branch.
+    #[must_use]
+    pub fn took_from_others(&self) -> Vec<Identity> {
+        let entries = self.line.iter().flat_map(|batch| &batch.envelope.identities);
+        let taken = entries.filter(|entry| entry.reapplied_from.is_some_and(|(run, _)| run != self.key.run));
+        taken.map(|entry| entry.identity.clone()).collect()
+    }
+
     /// Of that what the owner did not get from here, or from any other run.
     fn taken_by_itself(&self, owner: &Self, lost: bool) -> Vec<wire::Unclaimed> {
         if owner.first_run == self.first_run {

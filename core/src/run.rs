@@ -176,6 +176,7 @@ impl Run {
             fold_version: FOLD_VERSION,
             batch_bytes: self.state.history_bytes,
             deleted: None,
+            open: self.state.is_open(),
         }
     }
 

@@ -65,6 +65,9 @@ impl Basis {
     }
 }
 
+/// Verdicts of a run that hold no more: of which event, and what they rested on.
+pub type Fallen = BTreeSet<(Identity, Basis)>;
+
 /// One event, and why it is not applied.
 #[derive(Clone, Debug)]
 pub struct Verdict<'a> {
@@ -108,7 +111,7 @@ impl Verdict<'_> {
 pub struct Verdicts {
     records: BTreeMap<Identity, BTreeMap<Basis, wire::Unclaimed>>,
     /// Of what other runs are the basis of: those that fell. Derived, see [`Run::fallen`].
-    fallen: BTreeSet<Basis>,
+    fallen: Fallen,
 }
 
 impl Verdicts {
@@ -177,8 +180,13 @@ impl Run {
     #[must_use]
     pub fn standing(&self, identity: &Identity) -> Option<&wire::Unclaimed> {
         let records = self.verdicts.records.get(identity)?;
-        let standing = records.iter().filter(|(basis, record)| self.holds(**basis, record));
+        let standing = records.iter().filter(|(basis, record)| self.holds(identity, **basis, record));
         standing.map(|(_, record)| record).max_by_key(|record| record.delivered)
+    }
+
+    /// Events with a verdict that holds.
+    pub fn filed(&self) -> impl Iterator<Item = &Identity> {
+        self.verdicts.records.keys().filter(|identity| self.is_filed(identity))
     }
 
     /// The events that are unclaimed: filed with a verdict that holds, and taken by nobody; one verdict each.
@@ -188,7 +196,7 @@ impl Run {
         standing.filter(|record| !record.delivered).collect()
     }
 
-    fn holds(&self, basis: Basis, record: &wire::Unclaimed) -> bool {
+    fn holds(&self, identity: &Identity, basis: Basis, record: &wire::Unclaimed) -> bool {
         match basis {
             // As an earlier version wrote it.
             Basis::Nothing => {
@@ -197,7 +205,7 @@ impl Run {
             }
             Basis::Branch { run, chain } if run == self.key.run => self.is_on_current(chain),
             Basis::Branch { .. } | Basis::Owner(_) | Basis::Taken(_) => {
-                !self.verdicts.fallen.contains(&basis)
+                !self.verdicts.fallen.contains(&(identity.clone(), basis))
             }
         }
     }
@@ -219,32 +227,47 @@ impl Run {
         })
     }
 
-    /// What verdicts of this run rested on and is no more, as far as other runs decide it: a branch that lost, or another run, or
-    /// chain, owning the workflow id. `owner` says which does. A run that is not stored any more, or a batch that has not arrived,
-    /// undoes nothing.
+    /// The verdicts of this run that hold no more, as far as other runs decide it: they rested on a branch that lost, or on another
+    /// run, or chain, owning the workflow id (`owner` says which does), or on a run having taken what it has not. A run that is
+    /// not stored any more, or a batch that has not arrived, undoes nothing.
     #[must_use]
     pub fn fallen<'a>(
         &self,
         owner: Option<&wire::CurrentRecord>,
         other: impl Fn(RunId) -> Option<&'a Self>,
-    ) -> BTreeSet<Basis> {
+    ) -> Fallen {
         let id = |text: &str| text.parse::<RunId>().ok();
-        let run = owner.and_then(|owner| id(&owner.run_id));
+        let owns = owner.and_then(|owner| id(&owner.run_id)) == Some(self.key.run);
         let chain = owner.and_then(|owner| id(&owner.first_run_id));
-        let fell = |basis: &Basis| match *basis {
-            Basis::Branch { run, chain } if run != self.key.run => other(run).is_some_and(|run| {
-                let stored = run.tree.as_ref().is_some_and(|tree| tree.node(chain).is_some());
-                stored && !run.is_on_current(chain)
-            }),
+        let fell = |identity: &Identity, basis: Basis| match basis {
+            Basis::Branch { run, chain } if run != self.key.run => {
+                let lost = |run: &Self| {
+                    let stored = run.tree.as_ref().is_some_and(|tree| tree.node(chain).is_some());
+                    stored && !run.is_on_current(chain)
+                };
+                owns || other(run).is_some_and(lost)
+            }
             Basis::Owner(_) => chain == Some(self.first_run),
-            Basis::Taken(_) => run == Some(self.key.run),
+            Basis::Taken(run) => owns || other(run).is_some_and(|run| !run.holds_event(identity)),
             Basis::Branch { .. } | Basis::Nothing => false,
         };
-        self.verdicts.bases().filter(fell).collect()
+        let records = self.verdicts.records.iter();
+        let each = records.flat_map(|(identity, at)| at.keys().map(move |basis| (identity, *basis)));
+        each.filter(|(identity, basis)| fell(identity, *basis))
+            .map(|(identity, basis)| (identity.clone(), basis))
+            .collect()
+    }
+
+    /// Whether any branch has this event, or it waits.
+    fn holds_event(&self, identity: &Identity) -> bool {
+        let written = |batch: &crate::batch::Batch| {
+            batch.envelope.identities.iter().any(|entry| &entry.identity == identity)
+        };
+        self.knows(identity) || self.batches.values().any(|batch| written(batch))
     }
 
     /// Takes what [`Run::fallen`] said. True when it said something else before.
-    pub fn judge_verdicts(&mut self, fallen: BTreeSet<Basis>) -> bool {
+    pub fn judge_verdicts(&mut self, fallen: Fallen) -> bool {
         let changed = self.verdicts.fallen != fallen;
         self.verdicts.fallen = fallen;
         changed

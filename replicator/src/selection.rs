@@ -459,7 +459,7 @@ mod tests {
     fn a_tombstone_is_told_to_who_reads_it() {
         let head = wire::RunHead {
             first_run_id: key(1).run.to_string(),
-            deleted: Some(wire::Deleted { at_unix_nanos: 7, lives: vec![] }),
+            deleted: Some(wire::Deleted { at_unix_nanos: 7, ..wire::Deleted::default() }),
             ..wire::RunHead::default()
         };
         let row =

@@ -13,7 +13,7 @@ use antipode_core::{
     ids::{Incarnation, Nanos, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey},
     namespace::{Record, Standing},
     run::Run,
-    verdict::Basis,
+    verdict::Fallen,
 };
 use antipode_history::{
     api::{Applied, Offer, Refusal, Replicated, Reply, Request, Taken, TaskKind},
@@ -652,7 +652,7 @@ impl Region {
         &self,
         key: &WorkflowKey,
         runs: &BTreeMap<RunId, &Run>,
-    ) -> Result<Vec<(RunId, BTreeSet<Basis>)>, Error> {
+    ) -> Result<Vec<(RunId, Fallen)>, Error> {
         if runs.values().all(|run| run.rests_on().is_empty()) {
             return Ok(Vec::new());
         }

@@ -25,27 +25,61 @@ impl<T: Token> Shard<T> {
         if owing.is_empty() {
             return Ok(owing);
         }
-        let taken = self.taken(key, owner)?;
+        let taken = self.taken(key, Some(owner))?;
+        Ok(owing.without(&taken))
+    }
+
+    /// The same when the run that owns the id was deleted after its retention.
+    pub(super) fn owing_to_nobody(&mut self, key: &RunKey) -> Result<Owing, Stop> {
+        let lost = self.is_lost(key);
+        let owing = Owing { file: self.cached(key)?.run.owed_to_nobody(lost), ..Owing::default() };
+        if owing.is_empty() {
+            return Ok(owing);
+        }
+        let taken = self.taken(key, None)?;
         Ok(owing.without(&taken))
     }
 
     /// Identities that runs of the workflow id took which are over: of each chain the last run is asked, because it knows what
-    /// those before it took (B2).
-    fn taken(&mut self, key: &RunKey, owner: &RunKey) -> Result<BTreeSet<Identity>, Stop> {
+    /// those before it took (B2). And what deleted ones took from others, and what is filed on another run.
+    fn taken(&mut self, key: &RunKey, owner: Option<&RunKey>) -> Result<BTreeSet<Identity>, Stop> {
         let workflow_key = key.workflow_key();
-        let mut last = BTreeMap::new();
-        for (first, order, run) in self.need_list(&workflow_key)?.iter().filter_map(place) {
-            later(&mut last, first, order, run);
+        let (mut last, mut taken, mut filed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        for row in self.need_list(&workflow_key)? {
+            let Ok(head) = wire::RunHead::decode(&*row.head) else { continue };
+            match &head.deleted {
+                Some(deleted) => {
+                    let filed = head.unclaimed.iter().filter_map(|record| record.identity.as_ref());
+                    taken.extend(deleted.took.iter().chain(filed).filter_map(Identity::from_wire));
+                }
+                None if !head.unclaimed.is_empty() => {
+                    filed.insert(row.key.run);
+                }
+                None => {}
+            }
+            if let Some((first, order, run)) = place(row) {
+                later(&mut last, first, order, run);
+            }
         }
-        let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(BTreeSet::new()) };
+        let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(taken) };
+        taken.extend(workflow.deleted.values().flat_map(super::retention::Tombstone::took));
+        filed.extend(
+            workflow.runs.iter().filter(|(_, other)| !other.run.verdicts.is_empty()).map(|(id, _)| *id),
+        );
         // What is not durable yet is in memory.
         for (id, cached) in &workflow.runs {
             let order = cached.run.order();
             let order = (order.version.0, order.place.epoch, order.place.sequence);
             later(&mut last, cached.run.first_run.to_string(), order, *id);
         }
-        let mut taken = BTreeSet::new();
-        for (_, run) in last.into_values().filter(|(_, run)| *run != key.run && *run != owner.run) {
+        for run in filed.into_iter().filter(|run| *run != key.run) {
+            let other = RunKey { run, ..key.clone() };
+            if self.need_run(&other)? {
+                taken.extend(self.cached(&other)?.run.filed().cloned());
+            }
+        }
+        let owner = owner.map(|owner| owner.run);
+        for (_, run) in last.into_values().filter(|(_, run)| *run != key.run && Some(*run) != owner) {
             let other = RunKey { run, ..key.clone() };
             if !self.need_run(&other)? || self.is_lost(&other) {
                 continue;

@@ -7,7 +7,6 @@ use antipode_core::{
         workflow_task,
     },
     ids::{FailoverVersion, RunKey},
-    owed::Owing,
     refusal::Refusal,
 };
 use antipode_persistence::rows::TaskKind;
@@ -240,8 +239,7 @@ impl<T: Token> Shard<T> {
         let owing = if !self.need_run(&owner)? {
             // The owner was deleted after its retention; its record still keeps this run from the id (B6).
             self.need_descent(key)?;
-            let lost = self.is_lost(key);
-            Owing { file: self.cached(key)?.run.owed_to_nobody(lost), ..Owing::default() }
+            self.owing_to_nobody(key)?
         } else if self.cached(&owner)?.run.newest_version() > version {
             return Ok(());
         } else {

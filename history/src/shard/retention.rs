@@ -79,6 +79,13 @@ impl Tombstone {
         })
     }
 
+    /// What the run took from others, and what is filed on it.
+    pub(super) fn took(&self) -> impl Iterator<Item = Identity> {
+        let took = self.head.deleted.iter().flat_map(|deleted| &deleted.took);
+        let filed = self.head.unclaimed.iter().filter_map(|record| record.identity.as_ref());
+        took.chain(filed).filter_map(Identity::from_wire)
+    }
+
     fn current(&self) -> Option<&wire::Branch> {
         usize::try_from(self.head.current).ok().and_then(|index| self.head.branches.get(index))
     }
@@ -218,6 +225,11 @@ impl<T: Token> Shard<T> {
             }
             Some(Keep::Waits(due, reason)) => {
                 self.outputs.push(Output::Count(reason));
+                if reason == Event::RetentionOwed {
+                    // Whoever took what it held may be gone since it was looked at (B1).
+                    self.cached_mut(key)?.handed_over = false;
+                    self.derive(key)?;
+                }
                 let waited = Nanos((self.now.0 - due.0).clamp(AGAIN_FIRST.0, AGAIN_LAST.0));
                 self.look_again(key, self.now.plus(waited));
                 Ok(())
@@ -269,8 +281,7 @@ impl<T: Token> Shard<T> {
         };
         if !self.need_run(&owner)? {
             self.need_descent(key)?;
-            let lost = self.is_lost(key);
-            return Ok(!self.cached(key)?.run.owed_to_nobody(lost).is_empty());
+            return Ok(!self.owing_to_nobody(key)?.is_empty());
         }
         Ok(!self.owing(key, &owner)?.is_empty())
     }
@@ -295,7 +306,7 @@ impl<T: Token> Shard<T> {
         let workflow_key = key.workflow_key();
         let tombstone = {
             let cached = self.cached(key)?;
-            Tombstone { head: head_of(&cached.run, self.now), changed_at: cached.changed_at }
+            Tombstone { head: head_of(&cached.run, cached.lost, self.now), changed_at: cached.changed_at }
         };
         self.take_out(key);
         if shared {
@@ -477,12 +488,17 @@ pub fn is_tombstone(row: &RunRow) -> bool {
     wire::RunHead::decode(&*row.head).is_ok_and(|head| head.deleted.is_some())
 }
 
-fn head_of(run: &Run, now: Timestamp) -> wire::RunHead {
+/// What is kept of a run. `lost`: it followed a branch that lost, so that what it took does not count (B1).
+fn head_of(run: &Run, lost: bool, now: Timestamp) -> wire::RunHead {
+    let took = if lost { Vec::new() } else { run.took_from_others() };
+    let took = took.iter().map(Identity::to_wire).collect();
     wire::RunHead {
         registers: Vec::new(),
         pending: Vec::new(),
         batch_bytes: 0,
-        deleted: Some(wire::Deleted { at_unix_nanos: now.0, lives: lives_of(run) }),
+        unclaimed: run.filed().filter_map(|identity| run.standing(identity)).cloned().collect(),
+        open: false,
+        deleted: Some(wire::Deleted { at_unix_nanos: now.0, lives: lives_of(run), took }),
         ..run.head()
     }
 }

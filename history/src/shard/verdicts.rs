@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use antipode_core::{
     batch::Batch,
     ids::{RunId, RunKey, RunOrder, WorkflowKey},
-    run::Run,
     verdict,
 };
 use antipode_proto::core as wire;
@@ -77,7 +76,9 @@ impl<T: Token> Shard<T> {
     /// again.
     pub(super) fn judge_again(&mut self, key: &WorkflowKey) -> Result<(), Refusal> {
         let Some(workflow) = self.workflows.get(key) else { return Ok(()) };
-        let resting = workflow.runs.iter().filter(|(_, cached)| !cached.run.rests_on().is_empty());
+        // Those that were not judged yet are when they are asked for.
+        let resting =
+            workflow.runs.iter().filter(|(_, cached)| cached.judged && !cached.run.rests_on().is_empty());
         for run in resting.map(|(run, _)| key.run(*run)).collect::<Vec<_>>() {
             if self.judge(&run)? {
                 self.cached_mut(&run)?.handed_over = false;
@@ -100,12 +101,19 @@ impl<T: Token> Shard<T> {
     /// Other runs that hold what this one took from them, and do not know it, are told before it is deleted. It is a fact, whoever is
     /// active: each region tells it for its own copy.
     pub(super) fn tell_delivered(&mut self, key: &RunKey) -> Result<(), Stop> {
-        if !took_from_others(&self.cached(key)?.run) {
-            return Ok(());
+        self.need_descent(key)?;
+        if self.is_lost(key) {
+            return Ok(()); // What it took does not count, and was settled elsewhere.
         }
+        let all = !self.cached(key)?.run.took_from_others().is_empty();
         let workflow_key = key.workflow_key();
+        let may_hold = |row: &antipode_persistence::rows::RunRow| {
+            let head = wire::RunHead::decode(&*row.head).ok().filter(|head| head.deleted.is_none())?;
+            let beside = head.open || head.branches.len() > 1 || !head.pending.is_empty();
+            (all || beside).then_some(row.key.run)
+        };
         let mut others: BTreeSet<RunId> =
-            self.need_list(&workflow_key)?.iter().map(|row| row.key.run).collect();
+            self.need_list(&workflow_key)?.iter().filter_map(may_hold).collect();
         // What is not durable yet is in memory.
         others
             .extend(self.workflows.get(&workflow_key).into_iter().flat_map(|workflow| workflow.runs.keys()));
@@ -136,10 +144,4 @@ impl<T: Token> Shard<T> {
         let at = self.sequence.next();
         self.changed_run(key, at)
     }
-}
-
-/// Whether a batch of this run carries what another run was given.
-fn took_from_others(run: &Run) -> bool {
-    let entries = run.batches.values().flat_map(|batch| &batch.envelope.identities);
-    entries.filter_map(|entry| entry.reapplied_from).any(|(from, _)| from != run.key.run)
 }
