@@ -12,7 +12,7 @@ use antipode_proto::{api::history::v1::HistoryEvent, core as wire};
 use crate::{
     batch::{Batch, EventIdentity},
     identity::{ExternalKind, Identity},
-    ids::{EventId, FailoverVersion, RunId, RunOrder, Timestamp},
+    ids::{EventId, FailoverVersion, RunId, Timestamp},
     run::{Pending, Run},
     verdict::{Basis, DELIVERED, Verdict},
 };
@@ -24,15 +24,13 @@ pub struct Owing {
     pub hand_over: BTreeMap<Identity, Pending>,
     /// Events that nobody takes, with the verdict.
     pub file: Vec<wire::Unclaimed>,
-    /// Events that the owner took from the client itself, because that asked again there (B3): when it is deleted, nobody else knows.
-    pub told: Vec<wire::Unclaimed>,
 }
 
 impl Owing {
     /// Nothing is owed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hand_over.is_empty() && self.file.is_empty() && self.told.is_empty()
+        self.hand_over.is_empty() && self.file.is_empty()
     }
 
     /// Without the events that another run of the workflow id took and is over: it owned the id before, and a later start is no
@@ -112,6 +110,12 @@ impl Run {
         self.owing(Some(owner), lost)
     }
 
+    /// The same when the run that owns the workflow id was deleted after its retention: nobody is left to take anything.
+    #[must_use]
+    pub fn owed_to_nobody(&self, lost: bool) -> Vec<wire::Unclaimed> {
+        self.owing(None, lost).file
+    }
+
     /// The run that continued into this one.
     #[must_use]
     pub fn predecessor(&self) -> Option<RunId> {
@@ -123,32 +127,6 @@ impl Run {
     #[must_use]
     pub fn successors(&self) -> BTreeSet<RunId> {
         self.batches.values().filter_map(|batch| batch.envelope.successor).collect()
-    }
-
-    /// Whether this run continues into that one only on a branch that lost.
-    fn left(&self, successor: &Self) -> bool {
-        let continues = self.line.last().and_then(|batch| batch.envelope.successor);
-        continues != Some(successor.key.run)
-    }
-
-    /// Whether this run continues into that one only on a branch that lost, and outranks what descends from there, which has this
-    /// order: what follows a losing branch is lost with it (B1, B7).
-    #[must_use]
-    pub fn lost_with_branch(&self, successor: &Self, order: RunOrder) -> bool {
-        self.left(successor) && order < self.order()
-    }
-
-    /// Whether that run, which a branch of this one that lost continued into, outranks it: then this run's current branch leads
-    /// nowhere (B1, B7).
-    #[must_use]
-    pub fn overtaken_by(&self, successor: &Self) -> bool {
-        self.left(successor) && successor.order() > self.order()
-    }
-
-    /// The same when the run that owns the workflow id was deleted after its retention: nobody is left to take anything.
-    #[must_use]
-    pub fn owed_to_nobody(&self, lost: bool) -> Vec<wire::Unclaimed> {
-        self.owing(None, lost).file
     }
 
     /// What that run, which owned the workflow id and is about to be deleted after its retention, took of what this one holds: with
@@ -182,21 +160,6 @@ impl Run {
         let entries = self.line.iter().flat_map(|batch| &batch.envelope.identities);
         let taken = entries.filter(|entry| entry.reapplied_from.is_some_and(|(run, _)| run != self.key.run));
         taken.map(|entry| entry.identity.clone()).collect()
-    }
-
-    /// Of that what the owner did not get from here, or from any other run.
-    fn taken_by_itself(&self, owner: &Self, lost: bool) -> Vec<wire::Unclaimed> {
-        if owner.first_run == self.first_run {
-            return Vec::new(); // Passed on along the chain (B2).
-        }
-        let entries = owner.line.iter().flat_map(|batch| &batch.envelope.identities);
-        let own: BTreeSet<&Identity> =
-            entries.filter(|entry| entry.reapplied_from.is_none()).map(|entry| &entry.identity).collect();
-        let is_own = |record: &wire::Unclaimed| {
-            let identity = record.identity.as_ref().and_then(Identity::from_wire);
-            identity.is_some_and(|identity| own.contains(&identity))
-        };
-        self.delivered_to(owner, lost).into_iter().filter(is_own).collect()
     }
 
     fn owing(&self, owner: Option<&Self>, lost: bool) -> Owing {
@@ -266,7 +229,6 @@ impl Run {
                 }
             }
         }
-        let told = owner.map(|owner| self.taken_by_itself(owner, lost)).unwrap_or_default();
         // B5: somebody was told that this run was started. It is not adopted; it is listed, whatever becomes of the owner. A request
         // that was made again where the owner began was answered by that (B3).
         let start = self.start_identity();
@@ -277,7 +239,7 @@ impl Run {
             let basis = owner.map_or(Basis::Nothing, |owner| Basis::Owner(owner.key.run));
             filed.insert(start.clone(), record(EventId(1), version, (words, basis), &start));
         }
-        Owing { hand_over: over, file: filed.into_values().collect(), told }
+        Owing { hand_over: over, file: filed.into_values().collect() }
     }
 }
 

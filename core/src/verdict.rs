@@ -37,7 +37,7 @@ pub enum Basis {
     },
     /// A run of another chain owning the workflow id: this one, when the verdict was given.
     Owner(RunId),
-    /// This run having taken the event, and answering for it from then on, as long as the holder does not own the id itself.
+    /// This run having taken the event before it closed, as long as the holder does not own the id itself.
     Taken(RunId),
 }
 
@@ -184,9 +184,12 @@ impl Run {
         standing.map(|(_, record)| record).max_by_key(|record| record.delivered)
     }
 
-    /// Events with a verdict that holds.
+    /// Events with a verdict that holds; those that another run took are no business of a third one.
     pub fn filed(&self) -> impl Iterator<Item = &Identity> {
-        self.verdicts.records.keys().filter(|identity| self.is_filed(identity))
+        self.verdicts
+            .records
+            .keys()
+            .filter(|identity| self.standing(identity).is_some_and(|record| !record.delivered))
     }
 
     /// The events that are unclaimed: filed with a verdict that holds, and taken by nobody; one verdict each.
@@ -248,7 +251,7 @@ impl Run {
                 owns || other(run).is_some_and(lost)
             }
             Basis::Owner(_) => chain == Some(self.first_run),
-            Basis::Taken(run) => owns || other(run).is_some_and(|run| !run.holds_event(identity)),
+            Basis::Taken(run) => owns || other(run).is_some_and(|run| !run.answers_for(identity)),
             Basis::Branch { .. } | Basis::Nothing => false,
         };
         let records = self.verdicts.records.iter();
@@ -258,12 +261,9 @@ impl Run {
             .collect()
     }
 
-    /// Whether any branch has this event, or it waits.
-    fn holds_event(&self, identity: &Identity) -> bool {
-        let written = |batch: &crate::batch::Batch| {
-            batch.envelope.identities.iter().any(|entry| &entry.identity == identity)
-        };
-        self.knows(identity) || self.batches.values().any(|batch| written(batch))
+    /// Whether this run is over and has this event.
+    fn answers_for(&self, identity: &Identity) -> bool {
+        !self.state.is_open() && self.state.applied.contains(identity)
     }
 
     /// Takes what [`Run::fallen`] said. True when it said something else before.

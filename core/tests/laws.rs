@@ -1177,30 +1177,6 @@ fn batches_in_order(run: &Run) -> Vec<Arc<Batch>> {
     batches
 }
 
-/// B1, B7: what only a losing branch continued into is lost with that branch as long as the branch that won outranks it.
-#[test]
-fn what_follows_a_losing_branch_is_lost_with_it() {
-    let mut east = Author::begin();
-    let mut west = east.elsewhere(2, 2);
-    east.step(vec![continue_as_new()]);
-    let mut next = east.clone();
-    next.follow();
-    assert_eq!(next.run.predecessor(), Some(east.run.key.run));
-    assert_eq!(east.run.predecessor(), None);
-    let stands = |run: &Author, next: &Author| {
-        (run.run.lost_with_branch(&next.run, next.run.order()), run.run.overtaken_by(&next.run))
-    };
-    assert_eq!(stands(&east, &next), (false, false), "the current branch continues into it");
-    west.signal("Y");
-    west.receive(&east);
-    assert_eq!(stands(&west, &next), (true, false), "@1 is less than @2");
-    // A third region, which knows nothing of that, goes on with it.
-    let mut north = next.elsewhere(3, 3);
-    north.signal("Z");
-    assert_eq!(stands(&west, &north), (false, true), "@3 is more than @2");
-    assert_eq!(stands(&east, &north), (false, false));
-}
-
 /// B1: a verdict goes with the state of its run. Whoever lacks the batch that it rests on asks for it; then it holds, in whatever
 /// region is active next, and falls with the branch.
 #[test]
@@ -1263,8 +1239,8 @@ fn a_verdict_of_an_earlier_version_is_read() {
     assert!(west.run.is_filed(&signal_identity("other")));
 }
 
-/// B1, B3: the owner of the id took the signal from its client itself, and answers for it. Whoever is told so owes it to nobody, until
-/// it owns the id itself: then the signal of its losing branch is its own again.
+/// B1, B3: the owner of the id took the signal from its client itself, and closed. Whoever is told so owes it to nobody, until it owns
+/// the id itself, or that close is gone: then the signal of its losing branch is its own again.
 #[test]
 fn who_took_it_answers_for_it() {
     let (mut old, mut new) = two_chains();
@@ -1272,12 +1248,14 @@ fn who_took_it_answers_for_it() {
     let mut west = old.elsewhere(3, 13);
     old.signal_as("X", "r1", false);
     new.signal_as("X", "r1", false);
-    let owing = old.run.owed_to(&new.run, false);
-    assert!(owing.hand_over.is_empty());
-    assert_eq!(owing.told.len(), 1);
+    let open = new.run.clone();
+    new.terminate();
+    assert!(old.run.owed_to(&new.run, false).hand_over.is_empty());
+    let told = old.run.delivered_to(&new.run, false);
+    assert_eq!(told.len(), 1);
     assert!(old.run.owed_to_nobody(false).iter().any(|record| record.event_id > 1), "not told yet");
-    old.run.verdicts.add(&owing.told[0]);
-    assert!(old.run.owed_to(&new.run, false).told.is_empty(), "once");
+    old.run.verdicts.add(&told[0]);
+    assert!(old.run.delivered_to(&new.run, false).is_empty(), "once");
     assert!(
         old.run.owed_to_nobody(false).iter().all(|record| record.event_id == 1),
         "also when that is deleted"
@@ -1287,14 +1265,23 @@ fn who_took_it_answers_for_it() {
     west.signal("Y");
     old.receive(&west);
     assert_eq!(old.run.owed().len(), 0, "who took it answers for it");
-    later.signal("Z");
-    old.receive(&later);
-    let owns = wire::CurrentRecord {
-        run_id: old.run.key.run.to_string(),
-        first_run_id: old.run.first_run.to_string(),
+    let judge = |run: &mut Run, owner: &wire::CurrentRecord, other: Option<&Run>| {
+        let fallen = run.fallen(Some(owner), |_| other);
+        run.judge_verdicts(fallen)
+    };
+    let of = |run: &Run| wire::CurrentRecord {
+        run_id: run.key.run.to_string(),
+        first_run_id: run.first_run.to_string(),
         ..wire::CurrentRecord::default()
     };
-    let fallen = old.run.fallen(Some(&owns), |_| None);
-    assert!(old.run.judge_verdicts(fallen));
+    let (stranger, own) = (of(&new.run), of(&old.run));
+    assert!(!judge(&mut old.run, &stranger, Some(&new.run)));
+    assert!(judge(&mut old.run, &stranger, Some(&open)), "it is open again");
+    assert_eq!(old.run.owed().len(), 1);
+    assert!(judge(&mut old.run, &stranger, None), "it is deleted");
+    assert_eq!(old.run.owed().len(), 0);
+    later.signal("Z");
+    old.receive(&later);
+    assert!(judge(&mut old.run, &own, Some(&new.run)));
     assert_eq!(old.run.owed().len(), 2);
 }

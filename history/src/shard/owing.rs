@@ -49,7 +49,8 @@ impl<T: Token> Shard<T> {
             let Ok(head) = wire::RunHead::decode(&*row.head) else { continue };
             match &head.deleted {
                 Some(deleted) => {
-                    let filed = head.unclaimed.iter().filter_map(|record| record.identity.as_ref());
+                    let filed = head.unclaimed.iter().filter(|record| !record.delivered);
+                    let filed = filed.filter_map(|record| record.identity.as_ref());
                     taken.extend(deleted.took.iter().chain(filed).filter_map(Identity::from_wire));
                 }
                 None if !head.unclaimed.is_empty() => {

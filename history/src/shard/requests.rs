@@ -255,9 +255,6 @@ impl<T: Token> Shard<T> {
             let at = self.sequence.next();
             self.changed_run(key, at)?;
         }
-        if !owing.told.is_empty() {
-            self.tell_taken(key, owing.told)?;
-        }
         self.cached_mut(key)?.handed_over = true;
         self.derive(key)?;
         if !owing.hand_over.is_empty() {

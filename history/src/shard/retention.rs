@@ -82,7 +82,8 @@ impl Tombstone {
     /// What the run took from others, and what is filed on it.
     pub(super) fn took(&self) -> impl Iterator<Item = Identity> {
         let took = self.head.deleted.iter().flat_map(|deleted| &deleted.took);
-        let filed = self.head.unclaimed.iter().filter_map(|record| record.identity.as_ref());
+        let filed = self.head.unclaimed.iter().filter(|record| !record.delivered);
+        let filed = filed.filter_map(|record| record.identity.as_ref());
         took.chain(filed).filter_map(Identity::from_wire)
     }
 
@@ -496,7 +497,7 @@ fn head_of(run: &Run, lost: bool, now: Timestamp) -> wire::RunHead {
         registers: Vec::new(),
         pending: Vec::new(),
         batch_bytes: 0,
-        unclaimed: run.filed().filter_map(|identity| run.standing(identity)).cloned().collect(),
+        unclaimed: run.unclaimed().into_iter().cloned().collect(),
         open: false,
         deleted: Some(wire::Deleted { at_unix_nanos: now.0, lives: lives_of(run), took }),
         ..run.head()

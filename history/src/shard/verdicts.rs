@@ -132,16 +132,11 @@ impl<T: Token> Shard<T> {
             }
         }
         for (other, records) in untold {
-            self.tell_taken(&other, records)?;
+            self.record(&other, records)?;
+            self.outputs.push(Output::Count(Event::Delivered));
+            let at = self.sequence.next();
+            self.changed_run(&other, at)?;
         }
         Ok(())
-    }
-
-    /// A run is told that another one took what it holds.
-    pub(super) fn tell_taken(&mut self, key: &RunKey, records: Vec<wire::Unclaimed>) -> Result<(), Refusal> {
-        self.record(key, records)?;
-        self.outputs.push(Output::Count(Event::Delivered));
-        let at = self.sequence.next();
-        self.changed_run(key, at)
     }
 }

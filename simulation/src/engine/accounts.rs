@@ -106,12 +106,14 @@ impl Engine {
 
 impl Engine {
     /// Was a termination of this workflow id acknowledged under a version that lost by force, or before a store was put back in
-    /// time? It is carried out late, and ends what went on since.
+    /// time, or was an earlier try of it perhaps carried out under one? It is carried out late, and ends what went on since.
     fn ended_late(&self, workflow: &str) -> bool {
         let restored = |acked: Acked| self.watch.restored_at.is_some_and(|at| acked.at <= at);
         let lost = |acked: Acked| acked.version < self.watch.forced_max || restored(acked);
         let terminations = self.calls.all.iter().filter(|call| matches!(call.what, What::Terminate));
-        terminations.filter(|call| call.workflow == workflow).filter_map(|call| call.acked).any(lost)
+        terminations
+            .filter(|call| call.workflow == workflow)
+            .any(|call| call.unsure || call.acked.is_some_and(lost))
     }
 }
 
