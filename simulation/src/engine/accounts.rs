@@ -204,10 +204,11 @@ impl Facts {
         let ways = ways(runs);
         for (id, kept) in runs {
             let run = &kept.run;
-            let superseded = run.state.is_open() && owner != Some(*id);
             // The history of a superseded run, or of one beside the way, does not count: what it took is owed to the owner of the
             // id, or listed.
             let way = ways.get(id).copied();
+            let open = way.is_none_or(|tip| tip == run.tip()) && run.state.is_open();
+            let superseded = open && owner != Some(*id);
             if let Some(tip) = way.filter(|_| !superseded) {
                 let events = kept.events(tip);
                 for signal in crate::oracle::signals(&events) {
