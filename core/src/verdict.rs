@@ -184,14 +184,6 @@ impl Run {
         standing.map(|(_, record)| record).max_by_key(|record| record.delivered)
     }
 
-    /// Events with a verdict that holds; those that another run took are no business of a third one.
-    pub fn filed(&self) -> impl Iterator<Item = &Identity> {
-        self.verdicts
-            .records
-            .keys()
-            .filter(|identity| self.standing(identity).is_some_and(|record| !record.delivered))
-    }
-
     /// The events that are unclaimed: filed with a verdict that holds, and taken by nobody; one verdict each.
     #[must_use]
     pub fn unclaimed(&self) -> Vec<&wire::Unclaimed> {

@@ -48,11 +48,7 @@ impl<T: Token> Shard<T> {
         for row in self.need_list(&workflow_key)? {
             let Ok(head) = wire::RunHead::decode(&*row.head) else { continue };
             match &head.deleted {
-                Some(deleted) => {
-                    let filed = head.unclaimed.iter().filter(|record| !record.delivered);
-                    let filed = filed.filter_map(|record| record.identity.as_ref());
-                    taken.extend(deleted.took.iter().chain(filed).filter_map(Identity::from_wire));
-                }
+                Some(_) => taken.extend(settled_by(&head)),
                 None if !head.unclaimed.is_empty() => {
                     filed.insert(row.key.run);
                 }
@@ -63,7 +59,7 @@ impl<T: Token> Shard<T> {
             }
         }
         let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(taken) };
-        taken.extend(workflow.deleted.values().flat_map(super::retention::Tombstone::took));
+        taken.extend(workflow.deleted.values().flat_map(|deleted| settled_by(deleted.head())));
         filed.extend(
             workflow.runs.iter().filter(|(_, other)| !other.run.verdicts.is_empty()).map(|(id, _)| *id),
         );
@@ -76,7 +72,7 @@ impl<T: Token> Shard<T> {
         for run in filed.into_iter().filter(|run| *run != key.run) {
             let other = RunKey { run, ..key.clone() };
             if self.need_run(&other)? {
-                taken.extend(self.cached(&other)?.run.filed().cloned());
+                taken.extend(identities(self.cached(&other)?.run.unclaimed().into_iter()));
             }
         }
         let owner = owner.map(|owner| owner.run);
@@ -102,6 +98,17 @@ impl<T: Token> Shard<T> {
         let listed = workflow.listed.as_ref().filter(|_| in_flight || !workflow.listed_early);
         listed.map(Vec::as_slice).ok_or_else(|| Stop::Load(Load::Runs(key.clone())))
     }
+}
+
+/// Of what records are.
+fn identities<'a>(records: impl Iterator<Item = &'a wire::Unclaimed>) -> impl Iterator<Item = Identity> {
+    records.filter_map(|record| record.identity.as_ref()).filter_map(Identity::from_wire)
+}
+
+/// What a deleted run took from others, and what is filed on it.
+fn settled_by(head: &wire::RunHead) -> impl Iterator<Item = Identity> {
+    let took = head.deleted.iter().flat_map(|deleted| &deleted.took).filter_map(Identity::from_wire);
+    took.chain(identities(head.unclaimed.iter().filter(|record| !record.delivered)))
 }
 
 fn later(last: &mut BTreeMap<String, (Order, RunId)>, first: String, order: Order, run: RunId) {

@@ -79,12 +79,8 @@ impl Tombstone {
         })
     }
 
-    /// What the run took from others, and what is filed on it.
-    pub(super) fn took(&self) -> impl Iterator<Item = Identity> {
-        let took = self.head.deleted.iter().flat_map(|deleted| &deleted.took);
-        let filed = self.head.unclaimed.iter().filter(|record| !record.delivered);
-        let filed = filed.filter_map(|record| record.identity.as_ref());
-        took.chain(filed).filter_map(Identity::from_wire)
+    pub(super) fn head(&self) -> &wire::RunHead {
+        &self.head
     }
 
     fn current(&self) -> Option<&wire::Branch> {

@@ -9,6 +9,7 @@ use antipode_core::{
     ids::{RunId, RunKey, RunOrder, WorkflowKey},
     verdict,
 };
+use antipode_persistence::rows::RunRow;
 use antipode_proto::core as wire;
 use prost::Message;
 
@@ -52,7 +53,7 @@ impl<T: Token> Shard<T> {
         if !beside && !self.takes_over(batch) {
             return Ok(());
         }
-        let resting = |row: &antipode_persistence::rows::RunRow| {
+        let resting = |row: &RunRow| {
             let head = wire::RunHead::decode(&*row.head).ok().filter(|head| head.deleted.is_none())?;
             (!verdict::others(row.key.run, &head.unclaimed).is_empty()).then_some(row.key.run)
         };
@@ -107,7 +108,7 @@ impl<T: Token> Shard<T> {
         }
         let all = !self.cached(key)?.run.took_from_others().is_empty();
         let workflow_key = key.workflow_key();
-        let may_hold = |row: &antipode_persistence::rows::RunRow| {
+        let may_hold = |row: &RunRow| {
             let head = wire::RunHead::decode(&*row.head).ok().filter(|head| head.deleted.is_none())?;
             let beside = head.open || head.branches.len() > 1 || !head.pending.is_empty();
             (all || beside).then_some(row.key.run)
