@@ -72,6 +72,7 @@ impl Outcome {
         let mut recording = engine.trace.recording.take();
         if let Some(recording) = &mut recording {
             recording.end = end;
+            recording.steps = engine.steps();
         }
         Self {
             hash: engine.trace.digest(),

@@ -242,6 +242,8 @@ pub struct Recording {
     pub lanes: Vec<Lane>,
     /// Virtual nanoseconds at the end.
     pub end: i64,
+    /// Steps of the scheduler; most of them leave no line.
+    pub steps: u64,
     /// Lines in order.
     pub lines: Vec<Line>,
     /// Messages in order of sending.

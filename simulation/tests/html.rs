@@ -51,9 +51,12 @@ fn five_hundred_messages_and_more() {
 fn a_scenario_of_the_engine() {
     let text = include_str!("../scenarios/examples/ex14_split_brain.yaml");
     let script = scenario::parse("ex14_split_brain.yaml", text).unwrap();
-    let recording = scenario::run(&script, true).unwrap().recording.expect("a recording was asked for");
+    let outcome = scenario::run(&script, true).unwrap();
+    let recording = outcome.recording.expect("a recording was asked for");
     let page = write("scenario", &recording);
     let shown = embedded(&page);
+    // The page and the command line count the same steps.
+    assert_eq!(shown["steps"], json!(outcome.steps));
     assert_eq!(shown, serde_json::to_value(&recording).unwrap());
     // What the page's scripts look for: should the recorder tell it differently, they have to follow.
     let lines = shown["lines"].as_array().unwrap();

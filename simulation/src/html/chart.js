@@ -133,6 +133,8 @@ class Chart extends Lanes {
       this.callbacks.redraw();
     });
     canvas.addEventListener("wheel", (event) => {
+      // A page that scrolls must not end at the chart.
+      if (this.callbacks.stacked() && !event.ctrlKey && !event.shiftKey) return;
       event.preventDefault();
       const { x } = point(event);
       if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) this.pan(event.deltaX || event.deltaY);

@@ -4,7 +4,7 @@ class Detail {
   constructor(panel, model, palette, callbacks) {
     Object.assign(this, { panel, model, palette, callbacks });
     // The run that was shown last: it stays when an event names none, or when the reader wants it to. The branch clicked.
-    this.run = null;
+    this.run = this.firstRun();
     this.keep = false;
     this.branch = null;
     this.entry = null;
@@ -48,9 +48,16 @@ class Detail {
       { class: "event" + (entry.kind === "finding" ? " bad" : "") },
       el("p", { class: "where-when" }, kindCell(this.palette, entry), entry.where && el("b", { style: colour }, entry.where), el("span", { class: "soft" }, `step ${grouped(entry.step)}`), el("code", { class: "soft", title: "Virtual time since the beginning" }, exact(entry.at))),
       // A verdict's report says all that its sentence says.
-      !this.reported(entry) && el("p", { class: "sentence" }, entry.type === "message" ? this.messageSentence(entry.source) : entry.text),
+      !this.reported(entry) && el("p", { class: "sentence" }, entry.type === "message" ? this.messageSentence(entry.source) : entry.text.split("\n", 1)[0]),
+      entry.type !== "message" && this.lines(entry.text),
       entry.workflows.length > 0 && el("p", { class: "about" }, entry.workflows.slice(0, 12).map((id) => this.workflowButton(id, entry.run)), entry.workflows.length > 12 && el("span", { class: "soft" }, `and ${entry.workflows.length - 12} more`)),
     );
+  }
+
+  /** What follows the first line of a text, in lines of its own. */
+  lines(text) {
+    const lines = text.split("\n").slice(1);
+    return lines.length > 0 && el("div", { class: "lines" }, lines.map((line) => el("p", {}, line.trim())));
   }
 
   reported(entry) {
@@ -135,6 +142,17 @@ class Detail {
     return this.section(entry.type === "message" ? "On arrival" : "Messages of this moment", el("ul", { class: "links" }, shown));
   }
 
+  /** The run that a reader wants to see first: that of the first finding, else the one with most branches, else the first. */
+  firstRun() {
+    const all = [...this.model.workflows.values()].flatMap((workflow) => [...workflow.runs.values()].map((run) => ({ workflow, run }))).filter(({ run }) => run.views.some((views) => views.length > 0));
+    const most = ({ run }) => Math.max(...run.views.flat().map((view) => view.branches.length));
+    const [finding] = this.model.findings;
+    const about = finding ? all.filter(({ workflow }) => finding.item.workflows.includes(workflow.id) || finding.text.startsWith(`${workflow.id}:`)) : [];
+    const named = about.filter(({ run }) => run.name === finding.item.run);
+    const candidates = [named, about, all].find((some) => some.length > 0) || [];
+    return candidates.reduce((best, next) => (best === null || most(next) > most(best) ? next : best), null);
+  }
+
   /** Which run's branches: that of the event, else the one that the filter or the reader chose. */
   chosenRun(entry) {
     if (this.keep && this.run) return this.run;
@@ -182,11 +200,14 @@ class Detail {
       const current = shown && shown.workflow.id === workflow.id && shown.run.name === run.name;
       select.append(el("option", { value: index, selected: current }, `${workflow.id} / ${run.name}${workflow.forked ? " · branches" : ""}`));
     }
-    const section = this.section("Branches", el("p", { class: "choice" }, select, shown && keep, el("span", { class: "soft" }, `after step ${grouped(entry.step)}`)));
+    const section = this.section("Branches", el("p", { class: "choice" }, select, shown && keep));
     if (!shown) return section;
     const key = `${shown.workflow.id}/${shown.run.name}`;
     if (this.branch && this.branch.key !== key) this.branch = null;
-    section.append(...treeSection(this.model, this.palette, shown.run, entry, this.stillThere(shown.run, entry), this.width, (choice) => {
+    const moment = treeMoment(shown.run, entry);
+    const title = "What the stores held when this step was over. A verdict speaks of what the shard had in memory, whose commit may come a few steps later.";
+    section.append(el("p", { class: "soft", title }, moment === END ? `No region had it after step ${grouped(entry.step)}. At the end of the recording:` : `durable after step ${grouped(entry.step)}`));
+    section.append(...treeSection(this.model, this.palette, shown.run, moment, this.stillThere(shown.run, moment), this.width, (choice) => {
       this.branch = { ...choice, key };
       this.draw();
     }));

@@ -21,6 +21,32 @@ function span(ns) {
   return `${Math.floor(ns / DAY)}d ${two((ns % DAY) / HOUR)}h ${two(minutes)}m`;
 }
 
+/** Digits of a second that tell two moments apart which lie this far from each other. */
+function digitsFor(gap) {
+  return gap >= MILLI ? 3 : gap >= MICRO ? 6 : 9;
+}
+
+/**
+ * A moment of virtual time, with the digits that tell it from a neighbour this far away. It has two parts: what many
+ * neighbours share, and the rest: `["", "52.3 ms"]`, `["", "4.213 s"]`, `["1h 12m ", "03.250s"]`.
+ */
+function momentParts(ns, gap = MILLI) {
+  const digits = digitsFor(gap);
+  if (ns < SECOND) return ["", ns === 0 ? "0" : `${trim(ns / MILLI, Math.max(1, digits - 3))} ms`];
+  if (ns < MINUTE) return ["", `${trim(ns / SECOND, digits)} s`];
+  const two = (n) => String(Math.floor(n)).padStart(2, "0");
+  const days = Math.floor(ns / DAY), hours = Math.floor((ns % DAY) / HOUR), minutes = Math.floor((ns % HOUR) / MINUTE);
+  const head = [days > 0 && `${days}d`, ns >= HOUR && `${days > 0 ? two(hours) : hours}h`, `${ns >= HOUR ? two(minutes) : minutes}m`].filter(Boolean).join(" ");
+  const whole = two((ns % MINUTE) / SECOND), rest = String(Math.floor(ns % SECOND)).padStart(9, "0");
+  if (gap >= MINUTE && whole === "00" && Number(rest) === 0) return [head, ""];
+  if (gap >= SECOND && Number(rest) === 0) return [`${head} `, `${whole}s`];
+  return [`${head} `, `${whole}.${rest.slice(0, digits).replace(/(\d{3})(?=\d)/g, "$1 ")}s`];
+}
+
+function moment(ns, gap) {
+  return momentParts(ns, gap).join("");
+}
+
 /** The same to the nanosecond, for the place where one event is shown. */
 function exact(ns) {
   const two = (n) => String(Math.floor(n)).padStart(2, "0");

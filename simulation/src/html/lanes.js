@@ -63,12 +63,18 @@ class Lanes extends View {
     context.textAlign = "left";
     const cursor = this.selected ? this.cursorBox() : { left: -1, right: -1 };
     this.font(11);
-    const tick = (x, label, strong) => {
+    // From a minute on, the hours and minutes stand where they change, and at the left; the others say their seconds only.
+    let shared = null, free = GUTTER;
+    const tick = (x, at, gap, strong) => {
       context.fillStyle = palette.rule;
       context.globalAlpha = strong ? 1 : 0.6;
       context.fillRect(Math.round(x), AXIS - 6, 1, strong ? this.height : 6);
       context.globalAlpha = 1;
-      if (x + 4 < cursor.right && x + 10 + context.measureText(label).width > cursor.left) return;
+      const [head, rest] = momentParts(at, gap);
+      const label = head === shared && rest !== "" ? rest : head + rest;
+      const right = x + 10 + context.measureText(label).width;
+      if (x < free || (x + 4 < cursor.right && right > cursor.left)) return;
+      [shared, free] = [head, right];
       context.fillStyle = palette.soft;
       context.fillText(label, x + 4, AXIS / 2 + 1);
     };
@@ -76,7 +82,7 @@ class Lanes extends View {
       const step = roundStep((110 / this.scale) * MILLI);
       const first = Math.max(0, Math.floor(axis.time(this.left) / step));
       const last = Math.ceil(axis.time(this.unit(this.width)) / step);
-      for (let n = first; n <= last && n * step <= this.model.end; n++) tick(this.timeX(n * step), span(n * step), true);
+      for (let n = first; n <= last && n * step <= this.model.end; n++) tick(this.timeX(n * step), n * step, step, true);
       return;
     }
     // By event: the length of pauses first, then as many moments as fit.
@@ -93,13 +99,14 @@ class Lanes extends View {
       }
     }
     const from = firstIndex(axis.moments, (moment) => this.timeX(moment.at) >= GUTTER);
-    let free = GUTTER;
+    let next = GUTTER;
     for (let index = from; index < axis.moments.length; index++) {
-      const x = this.timeX(axis.moments[index].at);
+      const { at } = axis.moments[index], x = this.timeX(at);
       if (x > this.width) break;
-      if (x < free || taken.some(([low, high]) => x + 60 > low && x < high)) continue;
-      tick(x, span(axis.moments[index].at), false);
-      free = x + 92;
+      if (x < next || taken.some(([low, high]) => x + 60 > low && x < high)) continue;
+      const gap = Math.min(index > 0 ? at - axis.moments[index - 1].at : MILLI, index + 1 < axis.moments.length ? axis.moments[index + 1].at - at : MILLI);
+      tick(x, at, Math.min(gap, MILLI), false);
+      next = x + 92;
     }
   }
 
@@ -147,7 +154,7 @@ class Lanes extends View {
       context.textAlign = "left";
       context.fillText(label, left, y + 0.5);
     }
-    this.hits.areas.push({ x0, x1, y0: top, y1: top + height, at: since, text: `${label}, ${span(since)} … ${until === null ? "the end" : span(until)}` + (until === null ? "" : ` (${span(until - since)})`) });
+    this.hits.areas.push({ x0, x1, y0: top, y1: top + height, at: since, text: `${label}, ${moment(since)} … ${until === null ? "the end" : moment(until)}` + (until === null ? "" : ` (${span(until - since)})`) });
   }
 
   drawBands() {
@@ -188,7 +195,7 @@ class Lanes extends View {
           context.fillStyle = belief.writable ? palette.ink : palette.soft;
           context.fillText(label, left, row.strip + 8);
         }
-        const text = `${laneName(model, region)} believes: ${belief.namespace} @${belief.version}, ${belief.active} ${belief.phase}, ${belief.writable ? "writable here" : "read-only here"}; since ${span(belief.at)}`;
+        const text = `${laneName(model, region)} believes: ${belief.namespace} @${belief.version}, ${belief.active} ${belief.phase}, ${belief.writable ? "writable here" : "read-only here"}; since ${moment(belief.at)}`;
         this.hits.areas.push({ x0, x1, y0: row.strip, y1: row.strip + 15, at: belief.at, text, belief });
       }
     }
@@ -345,7 +352,7 @@ class Lanes extends View {
   }
 
   cursorBox() {
-    const label = span(this.selected.at);
+    const label = moment(this.selected.at, this.selected.gap);
     this.font(11, 600);
     const width = this.context.measureText(label).width + 12;
     const left = clamp(this.entryX(this.selected) - width / 2, GUTTER, this.width - width);
@@ -432,7 +439,7 @@ function distanceTo({ x0, y0, x1, y1 }, x, y) {
 
 /** What hovering says: a head and a sentence. */
 function tipLines(model, entry) {
-  if (entry.type !== "message") return [[span(entry.at), entry.where, entry.kind].filter(Boolean).join(" · "), entry.text];
+  if (entry.type !== "message") return [[moment(entry.at, entry.gap), entry.where, entry.kind].filter(Boolean).join(" · "), entry.text];
   return [`${entry.source.kind} ${laneName(model, entry.source.from)} → ${laneName(model, entry.source.to)} · ${fateWords(entry.source)}`, content(entry.source)];
 }
 

@@ -21,9 +21,16 @@ class List {
     this.shown.clear();
     // A pause that is long for this run is marked where it ends.
     const pauses = items.slice(1).map((entry, index) => entry.at - items[index].at).filter((pause) => pause > 0).sort((a, b) => a - b);
+    this.timeWidth(items);
     this.long = Math.max((pauses[Math.floor(pauses.length / 2)] || 0) * 20, 200 * MILLI);
     this.rows.style.height = items.length * ROW + "px";
     this.draw();
+  }
+
+  /** The column of times is as wide as the longest one, and not wider. */
+  timeWidth(items) {
+    const longest = items.reduce((most, entry) => Math.max(most, moment(entry.at, entry.gap).length), 8);
+    this.rows.style.setProperty("--time", `${Math.ceil(longest * 6.3 + 14)}px`);
   }
 
   /** Position of an item among the visible ones, or of the next one. */
@@ -63,6 +70,7 @@ class List {
   row(index) {
     const entry = this.items[index], before = this.items[index - 1];
     const repeated = before && before.at === entry.at && before.step === entry.step;
+    const [head, rest] = momentParts(entry.at, entry.gap);
     const pause = before && entry.at - before.at > this.long ? entry.at - before.at : 0;
     const classes = ["row", entry.kind === "finding" && "bad", pause && "late", entry.type === "message" && "wire", entry.lost && "lost"];
     return el(
@@ -77,7 +85,7 @@ class List {
         "aria-setsize": this.items.length,
         title: pause ? `${span(pause)} after the one before` : null,
       },
-      el("span", { class: "time" + (repeated ? " repeated" : "") }, span(entry.at)),
+      el("span", { class: "time" + (repeated ? " repeated" : "") }, el("span", { class: before && momentParts(before.at)[0] === head ? "shared" : null }, head), rest),
       el("span", { class: "step" + (repeated ? " repeated" : "") }, `#${entry.step}`),
       el("span", { class: "where", style: entry.region === null || entry.region === undefined ? null : `color:${this.palette.lane(entry.region)}` }, entry.where),
       kindCell(this.palette, entry),

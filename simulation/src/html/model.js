@@ -38,14 +38,25 @@ function buildModel(recording, seed) {
     if (item.step === null) item.step = step;
     step = Math.max(step, item.step);
     model.end = Math.max(model.end, item.at);
+    item.gap = gapAround(model.items, index);
     item.search = [item.kind, item.text, item.where, item.workflows.join(" "), item.run || "", `#${item.step}`].join(" ").toLowerCase();
   }
-  model.steps = step;
+  // Most steps leave no line: the recorder knows how many there were.
+  model.steps = Math.max(step, recording.steps || 0);
   for (const finding of model.findings) finding.item.finding = finding;
   model.owners = owners(model);
   model.namespaces = [...new Set(model.beliefs.map((belief) => belief.namespace))];
   model.workflows = workflows(model, recording.trees || []);
   return model;
+}
+
+/** How far it is to the nearest other moment: so exactly an item's own is written. */
+function gapAround(items, index) {
+  const { at } = items[index];
+  let before = index, after = index;
+  while (before >= 0 && items[before].at === at) before--;
+  while (after < items.length && items[after].at === at) after++;
+  return Math.min(before < 0 ? MINUTE : at - items[before].at, after === items.length ? MINUTE : items[after].at - at);
 }
 
 let itemOrder = 0;

@@ -8,9 +8,11 @@
   }
   const model = buildModel(recording, document.documentElement.dataset.seed);
   const palette = readPalette();
+  // Where the window is narrow the parts stand below each other, and the page scrolls.
+  const stacked = matchMedia("(max-width: 1000px)");
   const state = { filter: { workflow: null, run: null, text: "", hidden: new Set() }, items: [], selected: null, mode: "events" };
 
-  const chart = new Chart(byId("canvas"), byId("tip"), model, palette, { select: (entry) => select(entry, "chart"), seek, redraw });
+  const chart = new Chart(byId("canvas"), byId("tip"), model, palette, { select: (entry) => select(entry, "chart"), seek, redraw, stacked: () => stacked.matches });
   const list = new List(byId("list"), byId("rows"), model, palette, (entry) => select(entry, "list"));
   const detail = new Detail(byId("detail"), model, palette, {
     select,
@@ -196,11 +198,23 @@
   function findings() {
     const box = byId("findings");
     box.hidden = model.findings.length === 0;
-    const row = (finding) => el("button", { type: "button", class: "finding", title: "Jump to its moment", onclick: () => {
+    const jump = (finding) => {
       state.filter.hidden.delete("finding");
       if (!state.items.includes(finding.item)) clear();
       select(finding.item);
-    } }, el("b", {}, finding.oracle), el("span", { class: "words" }, finding.text), el("span", { class: "when" }, `step ${grouped(finding.step)} · ${span(finding.at)}`));
+    };
+    // One line each; what follows the first line of the text is shown on demand, here and beside the list.
+    const row = (finding) => {
+      const words = el("span", { class: "words" }, finding.text.split("\n", 1)[0]);
+      const fold = el("button", { type: "button", class: "fold", "aria-expanded": "false", "aria-label": "Show the whole finding", title: "Show all of it", onclick: () => {
+        const open = fold.getAttribute("aria-expanded") !== "true";
+        fold.setAttribute("aria-expanded", String(open));
+        words.textContent = open ? finding.text : finding.text.split("\n", 1)[0];
+        words.classList.toggle("open", open);
+        layout();
+      } });
+      return el("div", { class: "finding" }, fold, el("button", { type: "button", class: "jump", title: "Jump to its moment", onclick: () => jump(finding) }, el("b", {}, finding.oracle), words, el("span", { class: "when" }, `step ${grouped(finding.step)} · ${moment(finding.at)}`)));
+    };
     const rows = model.findings.map(row);
     box.replaceChildren(...rows.slice(0, 3));
     if (rows.length > 3) {
@@ -308,7 +322,7 @@
     byId("legend").replaceChildren(
       el("div", {}, el("h2", {}, "Events"), el("ul", {}, row(dot("client"), "a client's call and its answer"), row(dot("worker"), "a worker's poll or completion"), row(dot("verdict"), "a verdict on what was replicated"), row(dot("branch"), "a verdict that adds a branch or changes the current one"), row(dot("waiting"), "a verdict that waits for missing events"), row(dot("shard"), "what a shard did"), row(dot("link"), "a stream that begins or ends"), row(dot("failover"), "a failover"), row(dot("fault", null), "a fault"), row(dot("healed", null), "the end of a fault"), row(dot("finding", null), "a finding"))),
       el("div", {}, el("h2", {}, "Messages"), el("ul", {}, row(arrow({}), "arrived, in the colour of the sender"), row(arrow({ copy: true }), "a second copy"), row(arrow({ fate: "cut" }), "met a cut"), row(arrow({ fate: "dropped" }), "was lost"), row(arrow({ fate: "stale" }), "arrived when its stream had ended"), row(arrow({ fate: "travelling" }), "on its way at the end")), el("h2", {}, "Lanes"), el("ul", {}, row(swatch("@1 writes", `background:color-mix(in srgb, ${tint} 30%, transparent);border-left:2px solid ${tint}`), "what the region believes: version in its owner's colour; darker where it may write"), row(swatch("down", `color:${palette.red};background:${palette["red-tint"]}`), "the region is down"), row(swatch("cut → west", `color:${palette.red};background:${palette["red-tint"]}`), "one direction is cut"))),
-      el("div", {}, el("h2", {}, "Keys"), el("ul", {}, key("← →", "a step back, on"), key("PgUp PgDn", "twenty steps"), key("Home End", "first, last"), key("n N", "next finding, the one before"), key("v V", "next verdict"), key("b B", "next verdict about branches"), key("t", "axis by event or by time"), key("+ − f", "zoom; fit"), key("/", "filter by words"), key("Esc", "clear the filter"), key("?", "this legend")), el("p", { class: "soft" }, "Wheel: zoom. Drag: pan. The strip below the lanes is the whole run.")),
+      el("div", {}, el("h2", {}, "Keys"), el("ul", {}, key("← →", "a step back, on"), key("PgUp PgDn", "twenty steps"), key("Home End", "first, last"), key("n N", "next finding, the one before"), key("v V", "next verdict"), key("b B", "next verdict about branches"), key("t", "axis by event or by time"), key("+ − f", "zoom; fit"), key("/", "filter by words"), key("Esc", "clear the filter"), key("?", "this legend")), el("p", { class: "soft" }, "Wheel: zoom (with Ctrl where the page scrolls). Drag: pan. The strip below the lanes is the whole run.")),
     );
     byId("legend-open").onclick = () => openLegend(byId("legend").hidden);
     byId("legend").onclick = () => openLegend(false);
@@ -330,8 +344,9 @@
 
   function sizes() {
     const area = byId("chart");
-    const most = () => byId("chart").parentElement.clientHeight - 160;
-    area.style.height = clamp(chart.wantedHeight(), 150, Math.max(150, Math.min(most(), window.innerHeight * 0.5))) + "px";
+    const most = () => (stacked.matches ? window.innerHeight * 0.7 : byId("chart").parentElement.clientHeight - 160);
+    const room = stacked.matches ? chart.leastHeight() : Math.min(most(), window.innerHeight * 0.5);
+    area.style.height = clamp(chart.wantedHeight(), 150, Math.max(150, room)) + "px";
     chart.resize();
     const splitter = byId("splitter");
     splitter.addEventListener("pointerdown", (event) => {

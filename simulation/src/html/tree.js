@@ -42,6 +42,13 @@ function historyBars(model, palette, rows, ancestor, width) {
   return drawing;
 }
 
+const END = { step: Infinity, at: Infinity, region: null };
+
+/** Where a run's trees are looked at: in an item's moment, or, before any region has the run, at the end. */
+function treeMoment(run, entry) {
+  return run.views.some((_, region) => treeAt(run, region, entry)) ? entry : END;
+}
+
 /** The trees of a run in all regions as of an item; regions that agree share one. */
 function treeSection(model, palette, run, entry, chosen, width, choose) {
   const groups = [];
@@ -63,8 +70,7 @@ function treeSection(model, palette, run, entry, chosen, width, choose) {
   if (groups.length > 1) parts.push(el("p", { class: "soft" }, `The regions differ: there are ${groups.length} views of this run.`));
   else if (regions > 1) parts.push(el("p", { class: "good" }, without.length === 0 ? "All regions agree." : "The regions that have it agree."));
   parts.push(...groups.map((group) => treeGroup(model, palette, group, entry, chosen, width, choose, groups)));
-  if (groups.length === 0) parts.push(el("p", { class: "soft" }, "No region has this run yet."));
-  else if (without.length > 0) parts.push(el("p", { class: "soft" }, `${without.join(", ")}: nothing stored yet.`));
+  if (without.length > 0) parts.push(el("p", { class: "soft" }, `${without.join(", ")}: nothing stored yet.`));
   return parts;
 }
 

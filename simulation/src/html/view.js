@@ -49,6 +49,12 @@ class View {
     return AXIS + (this.world ? WORLD : 0) + this.model.lanes.length * (96 + rows * 13) + OVERVIEW + 8;
   }
 
+  /** Height below which lanes would lie on each other. */
+  leastHeight() {
+    const rows = Math.max(0, ...this.cutRows.map((row) => row.length));
+    return AXIS + (this.world ? WORLD : 0) + this.model.lanes.length * (68 + rows * 13) + OVERVIEW;
+  }
+
   // ---- Zoom and pan --------------------------------------------------------------------------------------------------
 
   get plot() {
