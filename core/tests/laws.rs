@@ -471,6 +471,39 @@ fn a_value_that_lost_unseen_is_listed() {
     assert_eq!(calm.run.lost, []);
 }
 
+/// A6: of two values of one version that lost, the newer one is listed, whichever arrives first; one that arrives late changes
+/// nothing, so that the run is not written for it.
+#[test]
+fn of_two_lost_values_the_newer_stays_listed() {
+    let mut east = Author::begin();
+    east.step(vec![activity("a")]);
+    again(&mut east, "a");
+    let mut west = east.elsewhere(2, 2);
+    west.start_activity("a");
+    east.start_activity("a");
+    let earlier = east.clone();
+    east.heartbeat("a", "x");
+    east.end_activity("a", activity::End::Failed(Default::default()));
+    let attempts = |author: &Author| -> Vec<u64> {
+        let attempts = author.run.lost.iter().filter_map(|lost| lost.register.as_ref());
+        attempts
+            .filter(|register| register.kind == Kind::ActivityAttempt as u32)
+            .map(|it| it.order_count)
+            .collect()
+    };
+    let mut in_order = west.clone();
+    assert!(in_order.merge(&earlier));
+    assert_eq!(attempts(&in_order), [3]);
+    assert!(in_order.merge(&east));
+    assert_eq!(attempts(&in_order), [4]);
+    let mut late = west.clone();
+    assert!(late.merge(&east));
+    assert_eq!(attempts(&late), [4]);
+    assert!(!late.merge(&earlier), "what is listed already is newer");
+    assert_eq!(attempts(&late), [4]);
+    assert_eq!(in_order.run.lost, late.run.lost);
+}
+
 /// A7: a transient attempt hangs on "workflow task failed". A late register for that anchor does not override the task that
 /// was scheduled since.
 #[test]
