@@ -269,6 +269,7 @@ fn small() -> Recording {
         seed: 7,
         lanes: lanes()[..2].to_vec(),
         end: 150 * MS,
+        steps: 12,
         lines: vec![
             on(line(1, sent, Kind::Client, Some(0), "StartWorkflow order-7: started 5f0c2a11")),
             on(line(2, 30 * MS, Kind::Shard, Some(1), "Create: stored [1..2@1]")),

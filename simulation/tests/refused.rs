@@ -30,6 +30,26 @@ fn refused(cases: &[(&str, &[&str])]) {
     }
 }
 
+/// What no step sends can never be there, so that the scenario would run and fail for nothing.
+#[test]
+fn a_signal_that_no_step_sends_is_not_expected() {
+    refused(&[
+        (
+            "  - expect: {in: all, workflow: w, signals: [zz]}",
+            &["column 46", "no step makes a signal with the request id `zz`: there is none"],
+        ),
+        // A start is no signal.
+        ("  - expect: {workflow: w, signals: [s0]}", &["column 37", "no step makes a signal"]),
+        (
+            "  - expect: {workflow: w, unclaimed: [s0, zz]}",
+            &["column 43", "no step makes a call with the request id `zz`: expected one of s0"],
+        ),
+        ("  - expect: {workflow: w, waiting: [zz]}", &["column 37", "no step makes a call"]),
+    ]);
+    let sent = "  - signal: {workflow: w, in: east, id: x}\n  - expect: {workflow: w, signals: [x], waiting: [], unclaimed: [s0]}";
+    assert!(read(&after_start(sent)).is_ok());
+}
+
 #[test]
 fn an_expectation_expects_something() {
     refused(&[

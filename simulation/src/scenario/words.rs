@@ -28,6 +28,7 @@ pub(super) struct Names<'a> {
     workflows: BTreeSet<&'a str>,
     calls: BTreeSet<&'a str>,
     starts: BTreeSet<&'a str>,
+    signals: BTreeSet<&'a str>,
 }
 
 fn starts(step: &Step) -> impl Iterator<Item = &StartStep> {
@@ -41,8 +42,15 @@ fn calls(step: &Step) -> impl Iterator<Item = &CallStep> {
 impl<'a> Names<'a> {
     /// Of a scenario.
     pub(super) fn of(script: &'a Script) -> Self {
-        let mut names = Self { workflows: BTreeSet::new(), calls: BTreeSet::new(), starts: BTreeSet::new() };
+        let mut names = Self {
+            workflows: BTreeSet::new(),
+            calls: BTreeSet::new(),
+            starts: BTreeSet::new(),
+            signals: BTreeSet::new(),
+        };
         for step in &script.steps {
+            names.signals.extend(step.signal.iter().map(|call| call.id.as_str()));
+            names.signals.extend(step.signal_with_start.iter().map(|start| start.id.as_str()));
             for start in starts(step) {
                 names.workflows.insert(&start.workflow);
                 names.calls.insert(&start.id);
@@ -99,7 +107,20 @@ impl<'a> Names<'a> {
             })
             .or_else(|| known("call with the request id", &expect.call, &self.calls))
             .or_else(|| known("workflow", &expect.workflow, &self.workflows))
+            .or_else(|| all_known("signal with the request id", expect.signals.as_deref(), &self.signals))
+            .or_else(|| {
+                all_known("call with the request id", expect.unclaimed.as_deref(), &self.calls)
+                    .or_else(|| all_known("call with the request id", expect.waiting.as_deref(), &self.calls))
+            })
     }
+}
+
+fn all_known<'a>(
+    what: &str,
+    words: Option<&'a [String]>,
+    names: &BTreeSet<&str>,
+) -> Option<(&'a str, String)> {
+    words.unwrap_or_default().iter().find_map(|word| known(what, word, names))
 }
 
 fn policies(step: &Step) -> Option<(&str, String)> {
