@@ -148,7 +148,9 @@ impl Run {
         taken.retain(|identity, _| given(identity));
         let basis = Basis::Taken(owner.key.run);
         let record = |(identity, (event, version)): (&Identity, &(EventId, FailoverVersion))| {
-            let verdict = Verdict { identity, event: *event, version: *version, words: DELIVERED, basis };
+            let order = owner.order();
+            let verdict =
+                Verdict { identity, event: *event, version: *version, words: DELIVERED, basis, order };
             verdict.record(self.key.run, Timestamp(0))
         };
         taken.iter().map(record).collect()
@@ -184,8 +186,9 @@ impl Run {
             }
         };
         // Whoever files it says when.
+        let order = owner.map(Self::order).unwrap_or_default();
         let record = |event, version, (words, basis): (&str, Basis), identity: &Identity| {
-            Verdict { identity, event, version, words, basis }.record(self.key.run, Timestamp(0))
+            Verdict { identity, event, version, words, basis, order }.record(self.key.run, Timestamp(0))
         };
         for batch in self.batches.values() {
             for entry in &batch.envelope.identities {

@@ -5,9 +5,9 @@ use antipode_proto::core as wire;
 use bytes::Bytes;
 use prost::Message;
 
-/// Which fields a sum covers. Whoever adds a field to a state, a register or a pending event raises it: a receiver that does not
+/// Which fields a sum covers. Whoever adds a field to a state, a register, a pending event or a verdict raises it: a receiver that does not
 /// know the field cannot encode it again, and must not take it for damage.
-const FORM: u32 = 4;
+const FORM: u32 = 5;
 
 /// A state is not the one that was sent (G1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +28,9 @@ pub fn sealed(mut state: wire::RunState) -> wire::RunState {
 /// # Errors
 /// [`Changed`].
 pub fn check(state: &wire::RunState) -> Result<(), Changed> {
+    if state.sum_form == 0 && !state.sum.is_empty() {
+        return Err(Changed); // A length that was hit can swallow the form.
+    }
     if state.sum_form != FORM {
         return Ok(());
     }

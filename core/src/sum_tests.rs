@@ -37,6 +37,8 @@ fn state() -> wire::RunState {
         basis_run_id: "run".into(),
         basis_chain: Bytes::from_static(&[7; 16]),
         delivered: true,
+        basis_version: 11,
+        basis_place: Some(wire::Place { epoch: 1, sequence: 2 }),
     };
     wire::RunState {
         namespace_id: "namespace".into(),

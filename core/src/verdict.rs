@@ -3,14 +3,17 @@
 //! anew. Each says what it rests on, and whether it holds is derived from that: no region takes a verdict back, it falls with
 //! the branch it rested on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use antipode_proto::core as wire;
 
 use crate::{
     chain::ChainValue,
     identity::Identity,
-    ids::{EventId, FailoverVersion, RunId, Timestamp},
+    ids::{EventId, FailoverVersion, Place, RunId, RunOrder, Timestamp},
     run::Run,
 };
 
@@ -81,6 +84,8 @@ pub struct Verdict<'a> {
     pub words: &'a str,
     /// What it rests on.
     pub basis: Basis,
+    /// How far the run that it rests on was; nothing of interest where it rests on none.
+    pub order: RunOrder,
 }
 
 impl Verdict<'_> {
@@ -102,6 +107,11 @@ impl Verdict<'_> {
             basis_run_id: basis_run.map(|run| run.to_string()).unwrap_or_default(),
             basis_chain: basis_chain.to_bytes(),
             delivered: matches!(self.basis, Basis::Taken(_)),
+            basis_version: self.order.version.0,
+            basis_place: (self.order != RunOrder::default()).then_some(wire::Place {
+                epoch: self.order.place.epoch,
+                sequence: self.order.place.sequence,
+            }),
         }
     }
 }
@@ -150,11 +160,19 @@ impl Verdicts {
     }
 }
 
-/// A total order of what is not in the key, the same everywhere: the first that was given comes first.
-fn rank(record: &wire::Unclaimed) -> (i64, &str, i64, i64, &str, bool) {
+/// A total order of what is not in the key, the same everywhere: what was given latest in the life of its basis comes first, and
+/// of equals the first that was given.
+fn rank(record: &wire::Unclaimed) -> (Reverse<RunOrder>, i64, &str, i64, i64, &str, bool) {
     let wire::Unclaimed { recorded_unix_nanos: at, verdict, event_id, version, run_id, delivered, .. } =
         record;
-    (*at, verdict, *event_id, *version, run_id, *delivered)
+    (Reverse(order_of(record)), *at, verdict, *event_id, *version, run_id, *delivered)
+}
+
+/// How far the run that a verdict rests on was.
+fn order_of(record: &wire::Unclaimed) -> RunOrder {
+    let place = record.basis_place.unwrap_or_default();
+    let place = Place { epoch: place.epoch, sequence: place.sequence };
+    RunOrder { version: FailoverVersion(record.basis_version), place }
 }
 
 /// Runs other than `holder` that verdicts of a state or a stored head rest on.
@@ -176,12 +194,23 @@ impl Run {
         self.standing(identity).is_some()
     }
 
-    /// The verdict on this event that holds; that it was taken says more than why it would not have been.
+    /// The verdict on this event that holds; that it was taken says more than why it would not have been, unless the run that took
+    /// it came back without it and ended so (E2).
     #[must_use]
     pub fn standing(&self, identity: &Identity) -> Option<&wire::Unclaimed> {
         let records = self.verdicts.records.get(identity)?;
-        let standing = records.iter().filter(|(basis, record)| self.holds(identity, **basis, record));
-        standing.map(|(_, record)| record).max_by_key(|record| record.delivered)
+        let standing = || records.iter().filter(|(basis, record)| self.holds(identity, **basis, record));
+        let overturned = |taker: RunId, taken: &wire::Unclaimed| {
+            standing().any(|(basis, record)| {
+                matches!(basis, Basis::Branch { run, .. } if *run == taker)
+                    && order_of(record) > order_of(taken)
+            })
+        };
+        let counts = |(basis, record): &(&Basis, &wire::Unclaimed)| match basis {
+            Basis::Taken(taker) => !overturned(*taker, record),
+            Basis::Nothing | Basis::Branch { .. } | Basis::Owner(_) => true,
+        };
+        standing().filter(counts).map(|(_, record)| record).max_by_key(|record| record.delivered)
     }
 
     /// The events that are unclaimed: filed with a verdict that holds, and taken by nobody; one verdict each.

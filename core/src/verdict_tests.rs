@@ -20,6 +20,8 @@ fn record(key: u8, run: u8, chain: u8, at: i64, words: &str) -> wire::Unclaimed 
         version: FailoverVersion(1),
         words,
         basis,
+        // Two lives of the run that it rests on.
+        order: RunOrder { version: FailoverVersion(at % 2), place: Place::default() },
     };
     let record = verdict.record(id(1), Timestamp(at));
     assert_eq!(Basis::of(&record), basis, "a basis is read as it was written");
@@ -65,7 +67,11 @@ proptest! {
 
 #[test]
 fn of_two_for_one_place_the_first_stays() {
-    let both = set(&[record(1, 2, 3, 9, "later"), record(1, 2, 3, 5, "first")]);
+    let both = set(&[
+        record(1, 2, 3, 9, "later"),
+        record(1, 2, 3, 5, "first"),
+        record(1, 2, 3, 4, "of an earlier life"),
+    ]);
     assert_eq!(both.len(), 1);
     assert_eq!(both.to_wire()[0].recorded_unix_nanos, 5);
     // Another basis is another place.

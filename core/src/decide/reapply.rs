@@ -6,7 +6,7 @@ use antipode_proto::api::history::v1::history_event::Attributes;
 use super::Draft;
 use crate::{
     batch::EventIdentity,
-    ids::{EventId, FailoverVersion, Timestamp},
+    ids::{EventId, FailoverVersion, RunOrder, Timestamp},
     refusal::Refusal,
     run::Run,
     verdict::{Basis, CLOSED, CLOSED_BEFORE, Verdict},
@@ -61,7 +61,8 @@ pub(super) fn write_owed(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
 }
 
 fn file(draft: &mut Draft<'_>, entry: &EventIdentity, version: FailoverVersion, words: &str, basis: Basis) {
-    let verdict = Verdict { identity: &entry.identity, event: entry.event, version, words, basis };
+    let order = RunOrder::default();
+    let verdict = Verdict { identity: &entry.identity, event: entry.event, version, words, basis, order };
     draft.run.file(&verdict, draft.context.now);
 }
 
@@ -71,17 +72,18 @@ pub fn file_unclaimed(run: &mut Run, now: Timestamp) -> bool {
     if run.state.is_open() {
         return false;
     }
-    let (mut filed, basis) = (false, Basis::tip_of(run));
+    // It rests on a branch of the run itself, which says how far it is.
+    let (mut filed, basis, order) = (false, Basis::tip_of(run), RunOrder::default());
     for (batch, entry) in run.owed() {
         let (event, version) = (entry.event, batch.envelope.version);
-        let verdict = Verdict { identity: &entry.identity, event, version, words: CLOSED, basis };
+        let verdict = Verdict { identity: &entry.identity, event, version, words: CLOSED, basis, order };
         filed |= run.file(&verdict, now);
     }
     // What waits goes on waiting, filed once: no region takes from the set what the others keep (A2).
     for (identity, pending) in run.pending_live() {
         if pending.anchor.is_none() && !run.is_filed(&identity) {
             let (event, version) = (EventId(0), pending.accepted.0);
-            let verdict = Verdict { identity: &identity, event, version, words: CLOSED_BEFORE, basis };
+            let verdict = Verdict { identity: &identity, event, version, words: CLOSED_BEFORE, basis, order };
             filed |= run.file(&verdict, now);
         }
     }

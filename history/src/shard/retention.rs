@@ -531,6 +531,7 @@ pub(super) fn filed(record: &wire::Unclaimed) -> String {
 
 pub(super) fn unclaimed(key: &RunKey, identity: &Identity, event: i64, version: i64) -> wire::Unclaimed {
     let (event, version) = (EventId(event), FailoverVersion(version));
-    let verdict = Verdict { identity, event, version, words: VERDICT, basis: Basis::Nothing };
+    let order = RunOrder::default();
+    let verdict = Verdict { identity, event, version, words: VERDICT, basis: Basis::Nothing, order };
     verdict.record(key.run, Timestamp(0))
 }
