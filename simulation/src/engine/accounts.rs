@@ -71,19 +71,19 @@ impl Engine {
         if there || self.watch.gone_with_restore(call, acked) {
             return;
         }
-        // What was taken under a version may be listed only if a later one was minted over it by force, without asking its owner.
-        // The call may have been answered later than it was carried out.
+        // What was taken under a version may be listed only if that version lost by force. The call may have been answered later
+        // than it was carried out.
         let taken =
             self.watch.taken.iter().filter(|((_, key), _)| *key == call.id).map(|(_, version)| *version);
         let version = taken.chain(listed).chain([acked.version]).min().unwrap_or(acked.version);
-        if listed.is_some() && version < self.watch.forced_max {
+        if listed.is_some() && self.lost_by_force(version) {
             return;
         }
         if listed.is_some() && self.ended_late(&call.workflow) {
             return;
         }
         let listed =
-            if listed.is_some() { "only listed, though no later version was forced" } else { "lost" };
+            if listed.is_some() { "only listed, though its version did not lose by force" } else { "lost" };
         let at = Span(acked.at.0 - super::BEGIN.0);
         let name = self.name(acked.site).to_string();
         let runs: Vec<_> = runs
@@ -105,11 +105,17 @@ impl Engine {
 }
 
 impl Engine {
+    /// May what was taken under this version have lost by force?
+    fn lost_by_force(&self, version: FailoverVersion) -> bool {
+        let last = self.sites.iter().map(|site| site.region.record.version()).max().unwrap_or_default();
+        self.watch.lineage.lost(version, last)
+    }
+
     /// Was a termination of this workflow id acknowledged under a version that lost by force, or before a store was put back in
     /// time, or was an earlier try of it perhaps carried out under one? It is carried out late, and ends what went on since.
     fn ended_late(&self, workflow: &str) -> bool {
         let restored = |acked: Acked| self.watch.restored_at.is_some_and(|at| acked.at <= at);
-        let lost = |acked: Acked| acked.version < self.watch.forced_max || restored(acked);
+        let lost = |acked: Acked| self.lost_by_force(acked.version) || restored(acked);
         let terminations = self.calls.all.iter().filter(|call| matches!(call.what, What::Terminate));
         terminations
             .filter(|call| call.workflow == workflow)

@@ -47,7 +47,11 @@ impl Engine {
         if before == record {
             return Ok(());
         }
+        let believed = record.version();
         let record = self.renewed(site, record);
+        if record.version() != believed {
+            self.watch.lineage.minted(record.version(), believed, true);
+        }
         self.watch_record(site, &before, &record);
         // A hand-over ends with the version it began under: one thing at a time moves a namespace in a region.
         if record.version() != before.version() {
@@ -120,6 +124,8 @@ impl Engine {
         let before = self.sites[site].region.record.version();
         match change(&self.sites[site].region.record, &act) {
             Ok(record) if record.version() != before && record.active() == here => {
+                let forced = record.history().get(&record.version()).is_some_and(|entry| entry.forced);
+                self.watch.lineage.minted(record.version(), before, forced);
                 let life = self.sites[site].incarnation();
                 self.set_record(site, record.minted_in(life)).map(Ok)
             }

@@ -286,6 +286,7 @@ impl Engine {
             };
             let forced = Forced { seen_max, ..Forced::default() };
             if let Ok(forced) = record.force(&act, forced) {
+                self.watch.lineage.minted(forced.version(), record.version(), true);
                 record = forced.minted_in(self.sites[site].incarnation());
             }
         }

@@ -9,6 +9,7 @@ mod failovers;
 mod faults;
 mod folded;
 mod graves;
+mod lineage;
 mod links;
 mod perform;
 pub mod program;

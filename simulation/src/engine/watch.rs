@@ -13,7 +13,7 @@ use antipode_persistence::rows::Group;
 use antipode_proto::core as wire;
 use prost::Message;
 
-use super::{Engine, graves::Graves, seen::State};
+use super::{Engine, graves::Graves, lineage::Lineage, seen::State};
 
 /// Of a history only the times of its events.
 #[derive(Clone, PartialEq, Message)]
@@ -77,8 +77,8 @@ pub(crate) struct Watch {
     /// Calls, by workflow id and request id, that no store had after a restore.
     pub(super) excused: BTreeSet<(String, String)>,
     pub(super) restored_at: Option<Timestamp>,
-    /// The highest version that somebody minted without asking the owner of the one before.
-    pub(super) forced_max: FailoverVersion,
+    /// What each version was minted from.
+    pub(super) lineage: Lineage,
     /// Lives of stores that may have written under a version.
     minted: BTreeMap<FailoverVersion, BTreeSet<Incarnation>>,
     /// Order of the current record, by region and workflow id (B6).
@@ -382,9 +382,6 @@ impl Engine {
         let released = |record: &Record| matches!(record.phase(), Phase::Released { .. });
         if after.version() == before.version() && released(before) && !released(after) {
             self.find("F1", format!("{name} takes its release of version {} back", before.version()));
-        }
-        if after.history().get(&after.version()).is_some_and(|entry| entry.forced) {
-            self.watch.forced_max = self.watch.forced_max.max(after.version());
         }
         let life = self.sites[site].incarnation();
         if let Standing::Writable(version) = after.standing_in(&name, life) {
