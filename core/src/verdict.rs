@@ -23,6 +23,8 @@ pub const CLOSED: &str = "the run is closed on the winning branch";
 pub const CLOSED_BEFORE: &str = "accepted, and the run closed before it could be written";
 /// Verdict on what the run that owned the workflow id took and wrote: not unclaimed.
 pub const DELIVERED: &str = "the run that owned the workflow id took it";
+/// Verdict on what was listed when the run was deleted, and the run came back (C6).
+pub const CAME_BACK: &str = "it was listed when the run was deleted, and the run came back without it";
 /// Verdicts that rest on the run being closed. Those of earlier versions do not name the branch.
 const CLOSED_VERDICTS: [&str; 2] = [CLOSED, CLOSED_BEFORE];
 
@@ -181,11 +183,38 @@ pub fn others(holder: RunId, records: &[wire::Unclaimed]) -> BTreeSet<RunId> {
     records.iter().filter_map(|record| Basis::of(record).run()).filter(|run| *run != holder).collect()
 }
 
+/// Of a deleted run, by the head of its tombstone, the greatest of its chain among `runs`, when that is greater than it was: the chain
+/// went on, maybe without it.
+pub fn heir<'a>(deleted: &wire::RunHead, runs: impl Iterator<Item = &'a Run>) -> Option<&'a Run> {
+    let order = |branch: &wire::Branch| {
+        let place = branch.place.unwrap_or_default();
+        let version = FailoverVersion(branch.items.last()?.version);
+        Some(RunOrder { version, place: Place { epoch: place.epoch, sequence: place.sequence } })
+    };
+    let was = deleted.branches.iter().filter_map(order).max().unwrap_or_default();
+    let chain = runs.filter(|run| run.first_run.to_string() == deleted.first_run_id);
+    chain.filter(|run| run.order() > was).max_by_key(|run| run.order())
+}
+
 impl Run {
     /// Files a verdict on an event of this run. True when it is new.
     pub fn file(&mut self, verdict: &Verdict<'_>, now: Timestamp) -> bool {
         let record = verdict.record(self.key.run, now);
         self.verdicts.add(&record)
+    }
+
+    /// Takes what was listed on the tombstone of this run, which comes back: the branches that these verdicts rested on may be gone.
+    pub fn come_back(&mut self, listed: &[wire::Unclaimed]) {
+        for record in listed {
+            self.verdicts.add(&wire::Unclaimed {
+                verdict: CAME_BACK.to_string(),
+                basis_run_id: String::new(),
+                basis_chain: ChainValue::NONE.to_bytes(),
+                basis_version: 0,
+                basis_place: None,
+                ..record.clone()
+            });
+        }
     }
 
     /// Whether a verdict on this event holds.
@@ -223,6 +252,7 @@ impl Run {
     fn holds(&self, identity: &Identity, basis: Basis, record: &wire::Unclaimed) -> bool {
         match basis {
             // As an earlier version wrote it.
+            Basis::Nothing if record.verdict == CAME_BACK => !self.state.applied.contains(identity),
             Basis::Nothing => {
                 let closed = CLOSED_VERDICTS.contains(&record.verdict.as_str());
                 !closed || record.run_id != self.key.run.to_string() || !self.state.is_open()
@@ -253,12 +283,14 @@ impl Run {
 
     /// The verdicts of this run that hold no more, as far as other runs decide it: they rested on a branch that lost, or on another
     /// run, or chain, owning the workflow id (`owner` says which does), or on a run having taken what it has not. A run that is
-    /// not stored any more, or a batch that has not arrived, undoes nothing.
+    /// not stored any more, or a batch that has not arrived, undoes nothing, unless its chain went on without what it took
+    /// (`went_on`).
     #[must_use]
     pub fn fallen<'a>(
         &self,
         owner: Option<&wire::CurrentRecord>,
         other: impl Fn(RunId) -> Option<&'a Self>,
+        went_on: impl Fn(RunId, &Identity) -> bool,
     ) -> Fallen {
         let id = |text: &str| text.parse::<RunId>().ok();
         let owns = owner.and_then(|owner| id(&owner.run_id)) == Some(self.key.run);
@@ -272,7 +304,12 @@ impl Run {
                 owns || other(run).is_some_and(lost)
             }
             Basis::Owner(_) => chain == Some(self.first_run),
-            Basis::Taken(run) => owns || other(run).is_some_and(|run| !run.answers_for(identity)),
+            Basis::Taken(run) => {
+                owns || match other(run) {
+                    Some(taker) => !taker.answers_for(identity),
+                    None => went_on(run, identity),
+                }
+            }
             Basis::Branch { .. } | Basis::Nothing => false,
         };
         let records = self.verdicts.records.iter();

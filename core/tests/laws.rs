@@ -1299,7 +1299,7 @@ fn who_took_it_answers_for_it() {
     old.receive(&west);
     assert_eq!(old.run.owed().len(), 0, "who took it answers for it");
     let judge = |run: &mut Run, owner: &wire::CurrentRecord, other: Option<&Run>| {
-        let fallen = run.fallen(Some(owner), |_| other);
+        let fallen = run.fallen(Some(owner), |_| other, |_, _| false);
         run.judge_verdicts(fallen)
     };
     let of = |run: &Run| wire::CurrentRecord {

@@ -3,13 +3,13 @@
 //! in `handover` and `force`; what is left over from a crash is finished by `keeper`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use antipode_core::{
-    ids::{FailoverVersion, NamespaceId, RegionId},
+    ids::{FailoverVersion, NamespaceId, RegionId, RunKey},
     namespace::{Phase, Record, Standing},
 };
 use antipode_history::namespaces::{self, Entry};
@@ -378,6 +378,7 @@ impl Failover {
                     .collect(),
                 relayed: relayed_by(peer),
                 quarantined: self.quarantined(entry.id()),
+                withheld: self.withheld(entry.id()),
             },
         })
     }
@@ -409,6 +410,22 @@ impl Failover {
             ));
         }
         runs
+    }
+
+    /// Runs of a namespace that this region holds back from any other.
+    fn withheld(&self, id: NamespaceId) -> Vec<QuarantinedRun> {
+        let mut runs = BTreeSet::new();
+        for peer in self.shared.enabled_peers() {
+            let known = peer.state.known();
+            runs.extend(known.withheld.values().flatten().map(|entry| entry.run.clone()));
+        }
+        let held = |key: RunKey| QuarantinedRun {
+            namespace_id: key.namespace.to_string(),
+            workflow_id: key.workflow.to_string(),
+            run_id: key.run.to_string(),
+            reason: "an operator holds it back".to_string(),
+        };
+        runs.into_iter().filter(|key| key.namespace == id).map(held).collect()
     }
 
     /// The greatest version of the namespace that this store can have seen. Entries are applied only under a record that has

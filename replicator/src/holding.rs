@@ -31,8 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Heard {
     /// How far it has their logs; none: it was not asked yet.
     vectors: Option<BTreeMap<RegionId, Vector>>,
-    /// Runs that it could not apply, whoever sent them.
-    quarantined: BTreeSet<RunKey>,
+    /// Runs that it could not apply, whoever sent them, and those that it holds back: a third region's word on its log says
+    /// nothing of them.
+    lacked: BTreeSet<RunKey>,
 }
 
 impl Heard {
@@ -43,7 +44,7 @@ impl Heard {
         let key = |run: &antipode_proto::link::QuarantinedRun| {
             entry::key_of(&run.namespace_id, &run.workflow_id, &run.run_id)
         };
-        self.quarantined.extend(view.quarantined.iter().filter_map(key));
+        self.lacked.extend(view.quarantined.iter().chain(&view.withheld).filter_map(key));
         view.found
     }
 }
@@ -106,7 +107,7 @@ pub(crate) fn proofs(
     let withheld = known.withheld.values().flatten().map(|entry| &entry.run);
     // What of a run could not be applied here may bring branches that its deletion would forget.
     let here = known.exceptions_here.iter().map(|(run, _)| run);
-    for run in known.exceptions_there.keys().chain(withheld).chain(&heard.quarantined).chain(here) {
+    for run in known.exceptions_there.keys().chain(withheld).chain(&heard.lacked).chain(here) {
         if let Some(proof) = proofs.get_mut(&shard_of(&run.workflow_key(), shards)) {
             proof.exceptions.insert(run.clone());
         }

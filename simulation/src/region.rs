@@ -661,8 +661,15 @@ impl Region {
             ready(self.store.current_load(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
         let owner = current.as_ref().map(|row| &row.record);
         let other = |run| runs.get(&run).copied();
-        let resting = runs.iter().filter(|(_, run)| !run.rests_on().is_empty());
-        Ok(resting.map(|(id, run)| (*id, run.fallen(owner, other))).collect())
+        let resting = || runs.iter().filter(|(_, run)| !run.rests_on().is_empty());
+        let gone = resting().any(|(_, run)| run.rests_on().iter().any(|basis| !runs.contains_key(basis)));
+        let stones = if gone { self.tombstones(key)? } else { BTreeMap::new() };
+        let went_on = |run, identity: &antipode_core::identity::Identity| {
+            let heir =
+                stones.get(&run).and_then(|head| antipode_core::verdict::heir(head, runs.values().copied()));
+            heir.is_some_and(|heir| !heir.state.applied.contains(identity))
+        };
+        Ok(resting().map(|(id, run)| (*id, run.fallen(owner, other, went_on))).collect())
     }
 
     /// Runs of a workflow id as stored.
@@ -688,16 +695,22 @@ impl Region {
         self.shards.get(self.shard_of(&key.workflow_key()))?.remembered(key)
     }
 
+    /// The tombstones of a workflow id.
+    fn tombstones(&self, key: &WorkflowKey) -> Result<BTreeMap<RunId, wire::RunHead>, Error> {
+        let shard = antipode_history::client::shard_of(key, self.store.identity().shards);
+        let rows =
+            ready(self.store.run_list(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
+        let stones = rows.iter().filter(|row| antipode_history::shard::is_tombstone(row));
+        let heads = stones.filter_map(|row| Some((row.key.run, wire::RunHead::decode(&*row.head).ok()?)));
+        Ok(heads.collect())
+    }
+
     /// What clients gave to runs of a workflow id after these were deleted: filed on what is left of them (I03).
     ///
     /// # Errors
     /// [`Error`].
     pub fn filed_late(&self, key: &WorkflowKey) -> Result<Vec<wire::Unclaimed>, Error> {
-        let shard = antipode_history::client::shard_of(key, self.store.identity().shards);
-        let rows =
-            ready(self.store.run_list(shard, key))?.map_err(|error| Error::Store(error.to_string()))?;
-        let stones = rows.iter().filter(|row| antipode_history::shard::is_tombstone(row));
-        let heads = stones.filter_map(|row| wire::RunHead::decode(&*row.head).ok());
+        let heads = self.tombstones(key)?.into_values();
         Ok(heads.flat_map(|head| head.unclaimed).filter(|record| !record.delivered).collect())
     }
 

@@ -95,7 +95,7 @@ impl<T: Token> Shard<T> {
         // B8: a closing entry is not applied before its successor's first batch is stored.
         if let Some(successor) = batch.envelope.successor.filter(|_| !is_last) {
             let next = RunKey { run: successor, ..key.clone() };
-            if !self.need_run(&next)? && self.tombstone(&next).is_none() {
+            if !self.need_run(&next)? && self.grave(&next).is_none() {
                 self.tell(key, explanation.waits_for(successor));
                 return Ok(Applied::NeedEvents { key: next, known: VersionHistory::default(), until: None });
             }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use antipode_conflict::explain::{Explanation, Reason};
 use antipode_core::{
     batch::Batch,
-    ids::{RunKey, RunOrder},
-    run::Run,
+    ids::{RunKey, RunOrder, Sequence},
+    run::{Pending, Run},
 };
 use antipode_persistence::rows::CurrentRow;
 use antipode_proto::core as wire;
@@ -30,25 +30,36 @@ impl<T: Token> Shard<T> {
         state: &wire::RunState,
         head: &wire::RunHead,
     ) -> Result<Applied, Stop> {
-        if !self.need_run(key)? {
-            self.tell(key, Explanation::of_state(state, None, "Duplicate", Reason::DeletedWith));
-            return Ok(Applied::Duplicate);
-        }
+        let stored = self.need_run(key)?;
         self.need_owner(key)?;
+        if !stored {
+            return self.told_of_a_stranger(key, state, head);
+        }
         let cached = self.cached(key)?;
         let Some(mut tombstone) = Tombstone::told(head, cached.changed_at, self.now) else {
             return Ok(Applied::Poison("the tombstone does not say that the run was deleted".to_string()));
         };
         let (run, version) = (&cached.run, tombstone.version());
         let above = |batch: &Arc<Batch>| batch.envelope.version > version && !tombstone.knows(batch);
+        // What clients were told is saved may be no event yet.
+        let waits = |pending: &Pending| pending.anchor.is_none() && pending.accepted.0 > version;
+        let goes_on = run.batches.values().any(above) || run.pending.values().any(waits);
         let stays = match run.state.is_open() {
-            true => run.batches.values().any(above).then_some(Reason::DeletedThereBefore),
+            true => goes_on.then_some(Reason::DeletedThereBefore),
             false => Some(Reason::DeletedThereFirst),
         };
         if let Some(reason) = stays {
             let told = Explanation::of_state(state, Some(run), "Duplicate", reason);
+            let (first_run, order) = (run.first_run.to_string(), tombstone.order());
+            let lower = reason == Reason::DeletedThereFirst && order > self.known_order(key);
             self.tell(key, told);
-            return Ok(Applied::Duplicate);
+            if !lower {
+                return Ok(Applied::Duplicate);
+            }
+            // The copy is of an earlier time, and goes by its own; whose the id is does not wait for that (B6).
+            self.take_position(key);
+            self.close_record(key, order, first_run)?;
+            return Ok(Applied::Applied(self.sequence));
         }
         let told = Explanation::of_state(state, Some(run), "Bury", Reason::DeletedThere);
         let (known, new) = what_it_took(run, &tombstone);
@@ -71,6 +82,39 @@ impl<T: Token> Shard<T> {
         self.tell(key, Explanation { notes, ..told });
         self.bury(key, tombstone)?;
         Ok(Applied::Applied(self.sequence))
+    }
+
+    /// Of a run that is not stored here: it was deleted here too, or never came. Then its batches may come late, and whose the
+    /// workflow id was is known from the tombstone only (B6).
+    fn told_of_a_stranger(
+        &mut self,
+        key: &RunKey,
+        state: &wire::RunState,
+        head: &wire::RunHead,
+    ) -> Result<Applied, Stop> {
+        let Some(tombstone) = Tombstone::told(head, Sequence(0), self.now) else {
+            return Ok(Applied::Poison("the tombstone does not say that the run was deleted".to_string()));
+        };
+        if self.tombstone(key).is_some() {
+            self.tell(key, Explanation::of_state(state, None, "Duplicate", Reason::DeletedWith));
+            return Ok(Applied::Duplicate);
+        }
+        self.tell(key, Explanation::of_state(state, None, "Bury", Reason::DeletedThere));
+        self.take_position(key);
+        let (order, first_run) = (tombstone.order(), tombstone.head().first_run_id.clone());
+        if let Some(workflow) = self.workflows.get_mut(&key.workflow_key()) {
+            workflow.absent.remove(&key.run);
+        }
+        self.leave(key, tombstone);
+        self.close_record(key, order, first_run)?;
+        self.account(&key.workflow_key());
+        Ok(Applied::Applied(self.sequence))
+    }
+
+    /// The order of the greatest run of the workflow id, as the record has it.
+    fn known_order(&self, key: &RunKey) -> RunOrder {
+        let workflow = self.workflows.get(&key.workflow_key());
+        workflow.map(super::cache::Workflow::current_order).unwrap_or_default()
     }
 
     fn bury(&mut self, key: &RunKey, tombstone: Tombstone) -> Result<(), Refusal> {

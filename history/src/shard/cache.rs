@@ -296,9 +296,14 @@ impl<T: Token> Shard<T> {
         let key = run.key.workflow_key();
         let workflow = self.workflows.entry(key).or_insert_with(|| Workflow::new(None));
         workflow.absent.remove(&run.key.run);
-        workflow.deleted.remove(&run.key.run);
+        let tombstone = workflow.deleted.remove(&run.key.run);
         workflow.listed = None;
-        workflow.runs.insert(run.key.run, Box::new(Cached::begun(run)));
+        let mut cached = Cached::begun(run);
+        // C6: it comes back with what was filed on it.
+        if let Some(tombstone) = tombstone {
+            cached.run.come_back(&tombstone.head().unclaimed);
+        }
+        workflow.runs.insert(cached.run.key.run, Box::new(cached));
     }
 
     pub(super) fn cached(&self, key: &RunKey) -> Result<&Cached<T>, Refusal> {

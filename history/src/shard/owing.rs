@@ -40,26 +40,30 @@ impl<T: Token> Shard<T> {
         Ok(owing.without(&taken))
     }
 
-    /// Identities that runs of the workflow id took which are over: of each chain the last run is asked, because it knows what
-    /// those before it took (B2). And what deleted ones took from others, and what is filed on another run.
+    /// Identities that runs of the workflow id took which are over: of each chain the last such run is asked, because it knows
+    /// what those before it took (B2). And what deleted ones took from others, unless their chain goes on without it, and what is
+    /// filed on another run.
     fn taken(&mut self, key: &RunKey, owner: Option<&RunKey>) -> Result<BTreeSet<Identity>, Stop> {
         let workflow_key = key.workflow_key();
-        let (mut last, mut taken, mut filed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut chains, mut taken, mut filed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let mut graves = BTreeMap::new();
         for row in self.need_list(&workflow_key)? {
             let Ok(head) = wire::RunHead::decode(&*row.head) else { continue };
             match &head.deleted {
-                Some(_) => taken.extend(settled_by(&head)),
+                Some(_) => {
+                    graves.insert(row.key.run, head.clone());
+                }
                 None if !head.unclaimed.is_empty() => {
                     filed.insert(row.key.run);
                 }
                 None => {}
             }
             if let Some((first, order, run)) = place(row) {
-                later(&mut last, first, order, run);
+                later(&mut chains, first, order, run);
             }
         }
         let Some(workflow) = self.workflows.get(&workflow_key) else { return Ok(taken) };
-        taken.extend(workflow.deleted.values().flat_map(|deleted| settled_by(deleted.head())));
+        graves.extend(workflow.deleted.iter().map(|(run, deleted)| (*run, deleted.head().clone())));
         filed.extend(
             workflow.runs.iter().filter(|(_, other)| !other.run.verdicts.is_empty()).map(|(id, _)| *id),
         );
@@ -67,7 +71,7 @@ impl<T: Token> Shard<T> {
         for (id, cached) in &workflow.runs {
             let order = cached.run.order();
             let order = (order.version.0, order.place.epoch, order.place.sequence);
-            later(&mut last, cached.run.first_run.to_string(), order, *id);
+            later(&mut chains, cached.run.first_run.to_string(), order, *id);
         }
         for run in filed.into_iter().filter(|run| *run != key.run) {
             let other = RunKey { run, ..key.clone() };
@@ -76,14 +80,33 @@ impl<T: Token> Shard<T> {
             }
         }
         let owner = owner.map(|owner| owner.run);
-        for (_, run) in last.into_values().filter(|(_, run)| *run != key.run && Some(*run) != owner) {
-            let other = RunKey { run, ..key.clone() };
-            if !self.need_run(&other)? || self.is_lost(&other) {
-                continue;
+        for chain in chains.values() {
+            for (_, run) in chain.iter().rev().take_while(|(_, run)| Some(*run) != owner) {
+                let other = RunKey { run: *run, ..key.clone() };
+                if *run == key.run || !self.need_run(&other)? {
+                    continue;
+                }
+                self.need_descent(&other)?;
+                let state = &self.cached(&other)?.run.state;
+                if !state.is_open() && !self.is_lost(&other) {
+                    taken.extend(state.applied.iter().cloned());
+                    break;
+                }
             }
-            let state = &self.cached(&other)?.run.state;
-            if !state.is_open() {
-                taken.extend(state.applied.iter().cloned());
+        }
+        for head in graves.values() {
+            taken.extend(identities(head.unclaimed.iter().filter(|record| !record.delivered)));
+            let took = took_by(head);
+            // What is greater in its chain is stored: it knows what was taken on the way to it (B2).
+            let after = chains.get(&head.first_run_id).and_then(BTreeSet::last).copied();
+            let Some((_, run)) = after.filter(|(order, _)| Some(*order) > order_of(head)) else {
+                taken.extend(took);
+                continue;
+            };
+            let other = RunKey { run, ..key.clone() };
+            if self.need_run(&other)? {
+                let applied = &self.cached(&other)?.run.state.applied;
+                taken.extend(took.filter(|identity| applied.contains(identity)));
             }
         }
         Ok(taken)
@@ -105,21 +128,29 @@ fn identities<'a>(records: impl Iterator<Item = &'a wire::Unclaimed>) -> impl It
     records.filter_map(|record| record.identity.as_ref()).filter_map(Identity::from_wire)
 }
 
-/// What a deleted run took from others, and what is filed on it.
-fn settled_by(head: &wire::RunHead) -> impl Iterator<Item = Identity> {
-    let took = head.deleted.iter().flat_map(|deleted| &deleted.took).filter_map(Identity::from_wire);
-    took.chain(identities(head.unclaimed.iter().filter(|record| !record.delivered)))
+/// What a deleted run took from others; nothing, when it comes back.
+fn took_by(head: &wire::RunHead) -> impl Iterator<Item = Identity> {
+    let deleted = head.deleted.iter().filter(|deleted| !deleted.revived);
+    deleted.flat_map(|deleted| &deleted.took).filter_map(Identity::from_wire)
 }
 
-fn later(last: &mut BTreeMap<String, (Order, RunId)>, first: String, order: Order, run: RunId) {
-    let known = last.entry(first).or_insert((order, run));
-    *known = (*known).max((order, run));
+/// The runs of each chain, in their order. What is in memory is newer than what was listed of it.
+fn later(chains: &mut BTreeMap<String, BTreeSet<(Order, RunId)>>, first: String, order: Order, run: RunId) {
+    let chain = chains.entry(first).or_default();
+    chain.retain(|(_, other)| *other != run);
+    chain.insert((order, run));
+}
+
+/// Version and place of the tip of the branch that is current in a head.
+fn order_of(head: &wire::RunHead) -> Option<Order> {
+    let current = head.branches.get(usize::try_from(head.current).ok()?)?;
+    let place = current.place?;
+    Some((current.items.last()?.version, place.epoch, place.sequence))
 }
 
 /// First run of its chain, order and id of a stored run; none of a deleted one.
 pub(super) fn place(row: &RunRow) -> Option<(String, Order, RunId)> {
     let head = wire::RunHead::decode(&*row.head).ok().filter(|head| head.deleted.is_none())?;
-    let current = head.branches.get(usize::try_from(head.current).ok()?)?;
-    let place = current.place?;
-    Some((head.first_run_id, (current.items.last()?.version, place.epoch, place.sequence), row.key.run))
+    let order = order_of(&head)?;
+    Some((head.first_run_id, order, row.key.run))
 }

@@ -79,6 +79,11 @@ impl Tombstone {
         })
     }
 
+    /// Whether its run comes back.
+    fn is_revived(&self) -> bool {
+        self.head.deleted.as_ref().is_some_and(|deleted| deleted.revived)
+    }
+
     pub(super) fn head(&self) -> &wire::RunHead {
         &self.head
     }
@@ -303,7 +308,8 @@ impl<T: Token> Shard<T> {
         let workflow_key = key.workflow_key();
         let tombstone = {
             let cached = self.cached(key)?;
-            Tombstone { head: head_of(&cached.run, cached.lost, self.now), changed_at: cached.changed_at }
+            let lost = self.is_lost(key); // It may have been read anew since that was last looked at.
+            Tombstone { head: head_of(&cached.run, lost, self.now), changed_at: cached.changed_at }
         };
         self.take_out(key);
         if shared {
@@ -402,12 +408,17 @@ impl<T: Token> Shard<T> {
         }
     }
 
+    /// The tombstone of a run that does not come back.
+    pub(super) fn grave(&self, key: &RunKey) -> Option<&Tombstone> {
+        self.tombstone(key).filter(|tombstone| !tombstone.is_revived())
+    }
+
     /// A replicated batch of a run that is not stored: what becomes of it when the run was deleted; none: it is like any
     /// other. What was deleted is known. A version above the tombstone's wins: the run comes back whole (C6). A branch that
     /// lost comes too late to be kept; what clients gave it is filed (I03).
     pub(super) fn late_batch(&mut self, batch: &Batch) -> Option<Applied> {
         let key = &batch.envelope.run;
-        let tombstone = self.tombstone(key)?;
+        let tombstone = self.grave(key)?;
         let compared = tombstone.items();
         let told = |verdict, reason| Explanation {
             compared: compared.clone(),
@@ -433,7 +444,7 @@ impl<T: Token> Shard<T> {
 
     /// The same for the state of a run: its registers are of no use any more, events that waited are filed.
     pub(super) fn late_state(&mut self, key: &RunKey, state: &wire::RunState) -> Option<Applied> {
-        let compared = self.tombstone(key)?.items();
+        let compared = self.grave(key)?.items();
         let waiting = state.pending.iter().filter(|pending| pending.anchor_event_id == 0);
         let records: Vec<_> = waiting
             .filter_map(|pending| {
@@ -468,13 +479,16 @@ impl<T: Token> Shard<T> {
         Applied::Applied(self.sequence)
     }
 
-    /// The tombstone goes, and the run may come back. Until it has grown past its record it owns nothing.
+    /// The tombstone is none any more, and the run may come back. Until it has grown past its record it owns nothing. What was
+    /// filed on it waits for it.
     fn resurrect(&mut self, key: &RunKey) {
+        let Some(mut tombstone) = self.tombstone(key).cloned() else { return };
+        if let Some(deleted) = &mut tombstone.head.deleted {
+            deleted.revived = true;
+        }
         self.take_position(key);
         self.gather.deletes.insert(key.clone());
-        self.gather.runs.remove(key);
-        self.gather.obligations.remove(key);
-        self.gone(key, false);
+        self.write_tombstone(key, tombstone);
         self.outputs.push(Output::Count(Event::RunResurrected));
     }
 }
@@ -495,7 +509,7 @@ fn head_of(run: &Run, lost: bool, now: Timestamp) -> wire::RunHead {
         batch_bytes: 0,
         unclaimed: run.unclaimed().into_iter().cloned().collect(),
         open: false,
-        deleted: Some(wire::Deleted { at_unix_nanos: now.0, lives: lives_of(run), took }),
+        deleted: Some(wire::Deleted { at_unix_nanos: now.0, lives: lives_of(run), took, revived: false }),
         ..run.head()
     }
 }

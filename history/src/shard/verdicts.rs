@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use antipode_core::{
     batch::Batch,
+    identity::Identity,
     ids::{RunId, RunKey, RunOrder, WorkflowKey},
     verdict,
 };
@@ -20,9 +21,25 @@ impl<T: Token> Shard<T> {
     /// Judges the verdicts of a run that is in memory; those that they rest on are read.
     pub(super) fn need_judged(&mut self, key: &RunKey) -> Result<(), Stop> {
         for run in self.cached(key)?.run.rests_on() {
-            self.need_alone(&RunKey { run, ..key.clone() })?;
+            let basis = RunKey { run, ..key.clone() };
+            if !self.need_alone(&basis)? {
+                self.need_heir(&basis)?;
+            }
         }
         self.judge(key)?;
+        Ok(())
+    }
+
+    /// Of a deleted run the greatest of its chain that is stored: it may have gone on without it.
+    fn need_heir(&mut self, key: &RunKey) -> Result<(), Stop> {
+        let Some(first) = self.tombstone(key).map(|tombstone| tombstone.head().first_run_id.clone()) else {
+            return Ok(());
+        };
+        let rows = self.need_list(&key.workflow_key())?.iter().filter_map(super::owing::place);
+        let heir = rows.filter(|(other, ..)| *other == first).max_by_key(|(_, order, _)| *order);
+        if let Some((_, _, run)) = heir {
+            self.need_alone(&RunKey { run, ..key.clone() })?;
+        }
         Ok(())
     }
 
@@ -31,7 +48,14 @@ impl<T: Token> Shard<T> {
         let workflow = self.workflows.get(&key.workflow_key());
         let owner = workflow.and_then(|workflow| workflow.current.as_ref());
         let other = |run| Some(&workflow?.runs.get(&run)?.run);
-        let fallen = self.cached(key)?.run.fallen(owner, other);
+        let went_on = |run, identity: &Identity| {
+            let heir = workflow.and_then(|workflow| {
+                let deleted = workflow.deleted.get(&run)?;
+                verdict::heir(deleted.head(), workflow.runs.values().map(|cached| &cached.run))
+            });
+            heir.is_some_and(|heir| !heir.state.applied.contains(identity))
+        };
+        let fallen = self.cached(key)?.run.fallen(owner, other, went_on);
         let cached = self.cached_mut(key)?;
         cached.judged = true;
         Ok(cached.run.judge_verdicts(fallen))
@@ -40,7 +64,10 @@ impl<T: Token> Shard<T> {
     /// The runs that a state's verdicts rest on are read, so that it can be judged when it is merged.
     pub(super) fn need_bases(&mut self, key: &RunKey, state: &wire::RunState) -> Result<(), Stop> {
         for run in verdict::others(key.run, &state.verdicts) {
-            self.need_alone(&RunKey { run, ..key.clone() })?;
+            let basis = RunKey { run, ..key.clone() };
+            if !self.need_alone(&basis)? {
+                self.need_heir(&basis)?;
+            }
         }
         Ok(())
     }

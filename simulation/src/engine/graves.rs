@@ -87,6 +87,17 @@ impl Graves {
         others.map(|(_, grave)| &grave.kept).find(|kept| covers(kept)).cloned()
     }
 
+    /// A tombstone stands here of a run that this region never deleted.
+    fn told(&mut self, site: usize, run: &RunKey) {
+        let known = self.graves.get(&(site, run.run)).is_some_and(|grave| !grave.undone);
+        let mut others = self.graves.iter().filter(|((other, id), _)| *other != site && *id == run.run);
+        let Some(kept) = others.find_map(|(_, grave)| (!known).then(|| Arc::clone(&grave.kept))) else {
+            return;
+        };
+        let grave = Grave { workflow: run.workflow.to_string(), kept, stands: true, undone: false };
+        self.graves.insert((site, run.run), grave);
+    }
+
     /// Did any?
     pub(crate) fn anywhere(&self, run: &RunId) -> bool {
         self.graves.keys().any(|(_, other)| other == run)
@@ -138,6 +149,10 @@ impl Engine {
             let workflow = key.workflow.to_string();
             let grave = Grave { workflow, kept, stands: true, undone: false };
             self.watch.graves.graves.insert((site, key.run), grave);
+        }
+        for row in group.runs.iter().filter(|row| antipode_history::shard::is_tombstone(row)) {
+            // Told by another region of a run that never came: it is deleted here as it was there.
+            self.watch.graves.told(site, &row.key);
         }
         for row in &group.batches {
             let run = row.batch.envelope.run.run;

@@ -122,7 +122,7 @@ fn forget_relays(message: &mut replicate_request::Message) {
 /// What a peer said when it was asked what it has of third regions (C6).
 struct Told {
     vectors: BTreeMap<usize, Down>,
-    quarantined: BTreeSet<RunKey>,
+    lacked: BTreeSet<RunKey>,
 }
 
 enum Todo {

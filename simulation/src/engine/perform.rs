@@ -285,6 +285,8 @@ impl Engine {
         let now = self.local(site);
         if self.sites[site].up {
             self.sites[site].region.evict(now)?;
+            // Whoever has the shard now is told again what the peers proved.
+            self.feed_proofs(site)?;
             self.tend(site)?;
         }
         Ok(())

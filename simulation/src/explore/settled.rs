@@ -133,7 +133,7 @@ fn folded(node: &Node) -> Result<BTreeMap<RunId, Run>, Finding> {
     }
     for (id, view) in &node.snap.runs {
         let current = node.snap.currents.get(view.key.workflow.as_str());
-        let fallen = runs.get(id).map(|run| run.fallen(current, |other| runs.get(&other)));
+        let fallen = runs.get(id).map(|run| run.fallen(current, |other| runs.get(&other), |_, _| false));
         if let (Some(run), Some(fallen)) = (runs.get_mut(id), fallen) {
             run.judge_verdicts(fallen);
         }

@@ -165,8 +165,10 @@ impl Engine {
             };
             let vectors = (0..self.sites.len()).filter(third).map(said).collect();
             let rows = self.sites[to].region.store.quarantine_all().now_or_never().and_then(Result::ok);
-            let quarantined = rows.unwrap_or_default().into_iter().map(|row| row.key).collect();
-            self.links.told.insert((site, to), Told { vectors, quarantined });
+            let mut lacked: BTreeSet<RunKey> =
+                rows.unwrap_or_default().into_iter().map(|row| row.key).collect();
+            lacked.extend((0..self.sites.len()).flat_map(|other| self.withheld_from(to, other)).cloned());
+            self.links.told.insert((site, to), Told { vectors, lacked });
         }
         self.feed_proofs(site)
     }
@@ -229,7 +231,7 @@ impl Engine {
             let down: BTreeMap<_, _> = down.collect();
             let others = self.reaches(site, to);
             // E1: whoever sent it, a run that the peer could not apply is one that it lacks.
-            let lacked = self.links.told.get(&(site, to)).into_iter().flat_map(|told| &told.quarantined);
+            let lacked = self.links.told.get(&(site, to)).into_iter().flat_map(|told| &told.lacked);
             // What is held back here was announced, and its proof says nothing either.
             let withheld = self.withheld_from(site, to);
             let mut lacked: BTreeSet<RunKey> =
