@@ -231,7 +231,9 @@ pub struct Minimum {
 }
 
 impl Minimum {
-    fn is_met(&self) -> bool {
+    /// Did enough happen?
+    #[must_use]
+    pub fn is_met(&self) -> bool {
         self.per_hundred_seeds >= self.expected
     }
 }
