@@ -191,9 +191,9 @@ fn run_seeds(arguments: &RunArguments, out: &mut dyn Write) -> Done {
     let clock = SystemClock;
     let began = clock.now();
     let told = |done: u64, total: u64, failed: Option<&Failed>| {
-        if let Some(failed) = failed {
-            let clear = if bar { "\r\x1b[K" } else { "" };
-            eprintln!("{clear}seed {}: {}", failed.seed, first_line(&failed.finding.to_string()));
+        // Without a terminal the summary tells them, once.
+        if let Some(failed) = failed.filter(|_| bar) {
+            eprintln!("\r\x1b[Kseed {}: {}", failed.seed, first_line(&failed.finding.to_string()));
         }
         if bar {
             let filled = usize::try_from(done * 40 / total.max(1)).unwrap_or(0);
@@ -216,7 +216,7 @@ fn run_seeds(arguments: &RunArguments, out: &mut dyn Write) -> Done {
         let text = serde_json::to_string_pretty(&summary.report(&options)).map_err(|error| said(&error))?;
         writeln!(out, "{text}")?;
     } else {
-        tell_summary(&summary, &options, seconds, out)?;
+        tell_summary(&summary, &options, seconds, bar && std::io::stdout().is_terminal(), out)?;
     }
     Ok(if summary.is_good(&options) { GOOD } else { BAD })
 }
@@ -230,9 +230,12 @@ fn tell_summary(
     summary: &Summary,
     options: &Options,
     seconds: f64,
+    heard: bool,
     out: &mut dyn Write,
 ) -> Result<(), Trouble> {
-    for failed in &summary.failed {
+    // Whoever watches the terminal was told each failing seed while it ran.
+    let unheard = summary.failed.iter().filter(|_| !heard);
+    for failed in unheard {
         writeln!(out, "seed {}: {}", failed.seed, first_line(&failed.finding.to_string()))?;
     }
     for (seed, why) in &summary.worlds {
@@ -276,6 +279,16 @@ fn tell_summary(
     for state in State::ALL {
         writeln!(out, "  {:<28} {:>9}  {}", state.name(), summary.seen.count(state.name()), state.meaning())?;
     }
+    let judged = summary.not_judged(options).is_none();
+    writeln!(out, "in a hundred seeds, and at least:")?;
+    for minimum in summary.minima(options) {
+        let verdict = if judged && !minimum.is_met() { "  missed" } else { "" };
+        writeln!(
+            out,
+            "  {:<28} {:>9} / {}{verdict}",
+            minimum.what, minimum.per_hundred_seeds, minimum.expected
+        )?;
+    }
     for gap in summary.gaps(options) {
         writeln!(out, "{gap}")?;
     }
@@ -295,7 +308,14 @@ fn replay(arguments: &ReplayArguments, out: &mut dyn Write) -> Done {
     let outcome = match arguments.what.parse::<u64>() {
         Ok(seed) => generate::run(seed, &options, true).map_err(|error| said(&error))?.0,
         Err(_) => {
-            let script = read(Path::new(&arguments.what))?;
+            let path = Path::new(&arguments.what);
+            if !path.exists() {
+                return Err(Trouble::Said(format!(
+                    "`{}` is neither a seed nor a file: expected a number, or the path of a scenario",
+                    arguments.what
+                )));
+            }
+            let script = read(path)?;
             if let Some(why) = &script.pending {
                 writeln!(out, "{} is pending: {why}", script.name)?;
                 return Ok(GOOD);
@@ -437,6 +457,11 @@ fn scenarios(arguments: &ScenarioArguments, out: &mut dyn Write) -> Done {
             Err(gone) => return Err(gone),
         };
         if let Some(why) = &script.pending {
+            if let Some(wrong) = scenario::holds_already(&script) {
+                failed += 1;
+                writeln!(out, "FAILED  {}: {wrong}", script.name)?;
+                continue;
+            }
             pending += 1;
             writeln!(out, "pending {}: {why}", script.name)?;
             continue;

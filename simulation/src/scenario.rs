@@ -143,12 +143,21 @@ pub fn run(script: &Script, recorded: bool) -> Result<Outcome, Failure> {
     Ok(Outcome::of(engine))
 }
 
+/// Why a pending scenario shows nothing: its body holds although the feature is not there. None: it waits for it, as it says.
+#[must_use]
+pub fn holds_already(script: &Script) -> Option<String> {
+    let holds = || run(script, false).is_ok_and(|outcome| outcome.findings.is_empty());
+    (script.pending.is_some() && holds())
+        .then(|| "pending, and holds: take `pending` away, or say in it what shall hold".to_string())
+}
+
 /// All scenario files under a path, by name.
 ///
 /// # Errors
 /// The path cannot be read.
 pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    if path.is_file() {
+    // A device or a pipe is read as a file: what is in it decides.
+    if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
     let mut found = Vec::new();

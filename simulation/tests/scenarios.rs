@@ -37,6 +37,7 @@ fn all_scenarios_hold() {
     for (file, script) in scenarios() {
         if script.pending.is_some() {
             pending += 1;
+            broken.extend(scenario::holds_already(&script).map(|why| format!("{file}: {why}")));
             continue;
         }
         match scenario::run(&script, false) {
@@ -301,6 +302,21 @@ fn a_malformed_file_says_where_and_what_was_expected() {
             &["line 4, column 40", "expected an event as in `12@1`"],
         ),
         (
+            "a scenario without steps",
+            "name: x\n",
+            &["line 1", "a scenario without `steps` shows nothing: expected at least one step"],
+        ),
+        (
+            "a scenario that waits for nothing",
+            "name: x\npending: \"\"\nsteps:\n  - wait: 1s\n",
+            &["line 2", "is no reason: expected what it waits for"],
+        ),
+        (
+            "a scenario that waits without a reason",
+            "name: x\npending: true\nsteps:\n  - wait: 1s\n",
+            &["line 2", "`pending: true` is no reason: expected what it waits for"],
+        ),
+        (
             "too many regions",
             "name: x\nworld: {regions: []}\nsteps: []\n",
             &["`regions` has 0: expected 1 to 5"],
@@ -311,6 +327,23 @@ fn a_malformed_file_says_where_and_what_was_expected() {
             assert!(why.contains(part), "{case}: `{part}` is not in: {why}");
         }
     }
+}
+
+/// A scenario that waits for a feature and holds without it shows nothing.
+#[test]
+fn what_is_pending_may_not_hold() {
+    let script = |pending: &str, status: &str| {
+        let text = format!(
+            "name: x\n{pending}steps:\n  - start: {{workflow: w, in: east, program: [complete]}}\n  - settle: cut\n  \
+             - expect: {{in: east, workflow: w, status: {status}}}\n"
+        );
+        scenario::parse("x.yaml", &text).unwrap()
+    };
+    let waits = "pending: \"x: not built\"\n";
+    let why = scenario::holds_already(&script(waits, "completed")).unwrap();
+    assert!(why.starts_with("pending, and holds"), "{why}");
+    assert_eq!(scenario::holds_already(&script(waits, "running")), None);
+    assert_eq!(scenario::holds_already(&script("", "completed")), None);
 }
 
 /// An expectation that does not hold is a finding of its step, and the run ends there.

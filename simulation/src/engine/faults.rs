@@ -224,6 +224,9 @@ impl Engine {
     }
 
     pub(crate) fn net(&mut self, net: &NetSetup) {
+        if net.delay != self.setup.net.delay {
+            self.fault("delay changed");
+        }
         self.setup.net = net.clone();
     }
 

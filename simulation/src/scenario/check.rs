@@ -15,7 +15,7 @@ use crate::engine::{
 };
 
 /// What [`Expect::seen`] can count besides states: faults, by kind.
-const FAULTS: [&str; 23] = [
+const FAULTS: [&str; 24] = [
     "answer lost",
     "bit flipped",
     "clock jump",
@@ -23,6 +23,7 @@ const FAULTS: [&str; 23] = [
     "commit unknown, lost",
     "commit unknown, written",
     "crash",
+    "delay changed",
     "direction cut",
     "downgrade",
     "forced failover",
@@ -51,8 +52,18 @@ pub(super) fn wrong(script: &Script, text: &str) -> Option<String> {
         let why = "`name` is empty: expected the name of the scenario".to_string();
         return Some(Wrong::key(&["name"], why).told(&places));
     }
+    if let Some(why) = script.pending.as_deref().filter(|why| !is_reason(why)) {
+        let why = format!(
+            "`pending: {why}` is no reason: expected what it waits for, as in `updates: UpdateWorkflowExecution is not built`"
+        );
+        return Some(Wrong::key(&["pending"], why).told(&places));
+    }
     if let Some(wrong) = world_wrong(&script.world) {
         return Some(wrong.below(&["world"]).told(&places));
+    }
+    if script.steps.is_empty() {
+        let why = "a scenario without `steps` shows nothing: expected at least one step".to_string();
+        return Some(Wrong::key(&["name"], why).told(&places));
     }
     let known: Vec<&str> = script.world.regions.iter().map(|region| region.name.as_str()).collect();
     let names = Names::of(script);
@@ -69,6 +80,13 @@ pub(super) fn wrong(script: &Script, text: &str) -> Option<String> {
                 .map(|wrong| told(index, wrong))
         })
         .or_else(|| order_wrong(script).map(|(index, wrong)| told(index, wrong)))
+}
+
+/// Does it name a feature? `true` or nothing at all does not.
+fn is_reason(why: &str) -> bool {
+    let says = |text: &str| text.chars().any(char::is_alphabetic);
+    why.contains("not built")
+        || why.split_once(':').is_some_and(|(feature, rest)| says(feature) && says(rest))
 }
 
 /// What no world can be: the field, and what was expected.
