@@ -36,7 +36,7 @@ fn a_campaign_in_which_nothing_happens_fails_in_every_profile() {
     for profile in Profile::ALL {
         for regions in 1..=5 {
             let options = options(*profile, regions);
-            let gaps = silent(100).gaps(&options);
+            let gaps = silent(300).gaps(&options);
             let calls = format!(
                 "too few acknowledged calls: 0 per 100 seeds, expected {}",
                 if *profile == Profile::Retention { 600 } else { 2_000 }
@@ -47,7 +47,7 @@ fn a_campaign_in_which_nothing_happens_fails_in_every_profile() {
                 "{}",
                 profile.name()
             );
-            assert!(!silent(100).is_good(&options));
+            assert!(!silent(300).is_good(&options));
             let failovers = gaps.iter().any(|gap| gap.starts_with("too few failovers"));
             assert_eq!(failovers, regions > 1, "{} {regions}", profile.name());
             let forced = regions > 1 && !matches!(profile, Profile::Calm | Profile::HandOver);
