@@ -2,7 +2,11 @@
 //! kind of fault (delta debugging); then workflows do less, and the world gets simpler.
 
 use crate::{
-    engine::{program::Program, script::Script},
+    engine::{
+        program::Program,
+        script::{NetSetup, RegionSetup, Script, Setup, Step},
+        span::Span,
+    },
     scenario::{self, Outcome},
 };
 
@@ -74,42 +78,123 @@ pub fn shrink(script: &Script, told: &dyn Fn(usize)) -> Option<Shrunk> {
     Some(Shrunk { script: best, outcome, tried })
 }
 
-/// Workflows do less; shards, skews and the net's faults go.
-fn simplify(
-    best: &mut Script,
-    outcome: &mut Outcome,
-    accept: &mut dyn FnMut(Script, &mut Script, &mut Outcome) -> bool,
-) {
+/// Takes a candidate if it still fails.
+type Accept<'a> = dyn FnMut(Script, &mut Script, &mut Outcome) -> bool + 'a;
+
+/// Workflows do less, everything is early, and the world gets simpler.
+fn simplify(best: &mut Script, outcome: &mut Outcome, accept: &mut Accept<'_>) {
     for index in 0..best.steps.len() {
-        loop {
-            let mut candidate = best.clone();
-            let step = &mut candidate.steps[index];
-            let start = step.start.as_mut().or(step.signal_with_start.as_mut());
-            let Some(start) = start.filter(|start| !start.program.is_empty()) else { break };
-            start.program.pop();
-            if Program::parse(start.program.iter().map(String::as_str)).is_err()
-                || !accept(candidate, best, outcome)
-            {
-                break;
-            }
-        }
+        leave_words_out(index, best, outcome, accept);
+    }
+    for index in 0..best.steps.len() {
+        calm_net(index, best, outcome, accept);
+    }
+    move_back(best, outcome, accept);
+    for index in (0..best.world.regions.len()).rev() {
+        leave_region_out(index, best, outcome, accept);
     }
     for index in 0..best.world.regions.len() {
+        let plain: [fn(&mut RegionSetup); 3] = [
+            |region| region.shards = 1,
+            |region| region.skew = Span::default(),
+            |region| region.previous = false,
+        ];
+        for change in plain {
+            change_world(best, outcome, accept, |world| {
+                world.regions.iter_mut().skip(index).take(1).for_each(change)
+            });
+        }
+    }
+    let plain: [fn(&mut Setup); 8] = [
+        |world| world.active = String::new(),
+        |world| world.members = Vec::new(),
+        |world| world.increment = Setup::default().increment,
+        |world| world.retention = Setup::default().retention,
+        |world| world.net = NetSetup::default(),
+        |world| world.commit = Setup::default().commit,
+        |world| world.think = Setup::default().think,
+        |world| world.seed = Setup::default().seed,
+    ];
+    for change in plain {
+        change_world(best, outcome, accept, change);
+    }
+}
+
+/// Each word of a workflow's program, the last one first.
+fn leave_words_out(index: usize, best: &mut Script, outcome: &mut Outcome, accept: &mut Accept<'_>) {
+    let words =
+        |step: &Step| step.start.as_ref().or(step.signal_with_start.as_ref()).map_or(0, |s| s.program.len());
+    for word in (0..words(&best.steps[index])).rev() {
         let mut candidate = best.clone();
-        candidate.world.regions[index].shards = 1;
-        candidate.world.regions[index].skew = Default::default();
-        candidate.world.regions[index].previous = false;
+        let step = &mut candidate.steps[index];
+        let Some(start) = step.start.as_mut().or(step.signal_with_start.as_mut()) else { return };
+        start.program.remove(word);
+        if Program::parse(start.program.iter().map(String::as_str)).is_ok() {
+            accept(candidate, best, outcome);
+        }
+    }
+}
+
+/// The net does less from some moment on.
+fn calm_net(index: usize, best: &mut Script, outcome: &mut Outcome, accept: &mut Accept<'_>) {
+    let plain: [fn(&mut NetSetup); 7] = [
+        |net| net.drop = 0,
+        |net| net.duplicate = 0,
+        |net| net.reorder = 0,
+        |net| net.corrupt = 0,
+        |net| net.flip = 0,
+        |net| net.answers = 0,
+        |net| net.delay = NetSetup::default().delay,
+    ];
+    for change in plain {
+        let mut candidate = best.clone();
+        let Some(net) = &mut candidate.steps[index].net else { return };
+        change(net);
+        if candidate.steps[index].net != best.steps[index].net {
+            accept(candidate, best, outcome);
+        }
+    }
+}
+
+/// All moments are earlier by as much, the first one as near to the beginning as it can be.
+fn move_back(best: &mut Script, outcome: &mut Outcome, accept: &mut Accept<'_>) {
+    for near in [Span::default(), Span::millis(50), Span::millis(500), Span::seconds(5)] {
+        let first = best.steps.iter().filter_map(|step| step.at).min().unwrap_or_default();
+        if first <= near {
+            return;
+        }
+        let mut candidate = best.clone();
+        for at in candidate.steps.iter_mut().filter_map(|step| step.at.as_mut()) {
+            at.0 -= first.0 - near.0;
+        }
+        if accept(candidate, best, outcome) {
+            return;
+        }
+    }
+}
+
+/// A region that no step names. Those after it get its version and those of each other, so it is tried like everything else.
+fn leave_region_out(index: usize, best: &mut Script, outcome: &mut Outcome, accept: &mut Accept<'_>) {
+    let mut candidate = best.clone();
+    let gone = candidate.world.regions.remove(index).name;
+    let named = format!("{:?}", candidate.steps).contains(&format!("{gone:?}"));
+    candidate.world.members.retain(|member| *member != gone);
+    if !named && candidate.world.active != gone && !candidate.world.regions.is_empty() {
         accept(candidate, best, outcome);
     }
-    while best.world.regions.len() > 2 {
-        let mut candidate = best.clone();
-        let gone = candidate.world.regions.pop();
-        let name = gone.map(|region| region.name).unwrap_or_default();
-        if format!("{:?}", candidate.steps).contains(&format!("{name:?}"))
-            || !accept(candidate, best, outcome)
-        {
-            break;
-        }
+}
+
+/// The world is changed, unless it is so already.
+fn change_world(
+    best: &mut Script,
+    outcome: &mut Outcome,
+    accept: &mut Accept<'_>,
+    change: impl Fn(&mut Setup),
+) {
+    let mut candidate = best.clone();
+    change(&mut candidate.world);
+    if format!("{:?}", candidate.world) != format!("{:?}", best.world) {
+        accept(candidate, best, outcome);
     }
 }
 
@@ -122,9 +207,14 @@ pub fn to_yaml(script: &Script) -> String {
     if !script.about.is_empty() {
         out.push_str(&format!("about: {}\n", serde_json::Value::from(script.about.clone())));
     }
-    if let Ok(world) = serde_json::to_value(&script.world) {
-        out.push_str("world:\n");
-        if let serde_json::Value::Object(fields) = world {
+    if let (Ok(mut world), Ok(default)) =
+        (serde_json::to_value(&script.world), serde_json::to_value(Setup::default()))
+    {
+        leave_default_out(&mut world, &default);
+        if let serde_json::Value::Object(fields) = world
+            && !fields.is_empty()
+        {
+            out.push_str("world:\n");
             for (key, value) in fields {
                 out.push_str(&format!("  {key}: {}\n", plain(value)));
             }
@@ -132,11 +222,33 @@ pub fn to_yaml(script: &Script) -> String {
     }
     out.push_str("steps:\n");
     for step in &script.steps {
-        if let Ok(value) = serde_json::to_value(step) {
+        if let (Ok(mut value), Ok(net)) =
+            (serde_json::to_value(step), serde_json::to_value(NetSetup::default()))
+        {
+            // Of a net that is as at the beginning its delays are said: an act says something.
+            if let Some(fields) = value.get_mut("net") {
+                let delay = fields["delay"].clone();
+                leave_default_out(fields, &net);
+                fields["delay"] = delay;
+            }
             out.push_str(&format!("  - {}\n", plain(value)));
         }
     }
     out
+}
+
+/// What is as it would be anyway is not written; of a region neither.
+fn leave_default_out(world: &mut serde_json::Value, default: &serde_json::Value) {
+    use serde_json::Value;
+    let (Value::Object(fields), Value::Object(defaults)) = (world, default) else { return };
+    fields.retain(|key, value| defaults.get(key) != Some(value));
+    if let (Some(net), Some(plain)) = (fields.get_mut("net"), defaults.get("net")) {
+        leave_default_out(net, plain);
+    }
+    for region in fields.get_mut("regions").and_then(Value::as_array_mut).into_iter().flatten() {
+        let plain = serde_json::json!({"shards": 1, "workers": true});
+        leave_default_out(region, &plain);
+    }
 }
 
 /// YAML's flow style, with quotes only where they are needed.
@@ -171,4 +283,40 @@ pub fn to_test(script: &Script, file: &str) -> String {
          outcome.findings);\n}}\n",
         name = script.name
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    /// East completes w, which the expectation denies. Everything else is in the way: words of the program, two regions, another
+    /// workflow, late moments, and a world that is not the plain one.
+    const FAILS: &str = "name: t\nabout: A failure.\nworld:\n  regions: [{name: north}, {name: east, shards: 4, previous: true}, \
+        {name: west}]\n  active: east\n  seed: 7\n  retention: 5d\n  increment: 20\n  net: {drop: 10}\nsteps:\n  \
+        - {at: 400s, start: {workflow: v, in: east, program: [timer 1s, complete]}}\n  \
+        - {at: 401s, start: {workflow: w, in: east, id: s0, program: [activity well, timer 1s, marker, complete]}}\n  \
+        - {at: 402s, signal: {workflow: v, in: east}}\n  - settle: cut\n  \
+        - after: 5m\n    expect: {in: east, workflow: w, status: running, call: s0, is: ok}\n";
+
+    #[test]
+    fn what_is_not_needed_is_left_out() {
+        let script = scenario::parse("t.yaml", FAILS).unwrap();
+        let shrunk = shrink(&script, &|_| ()).unwrap();
+        assert_eq!(
+            to_yaml(&shrunk.script),
+            "name: t\nabout: \"A failure.\"\nworld:\n  regions: [{name: east}]\nsteps:\n  \
+             - {at: \"0s\", start: {id: s0, in: east, program: [complete], workflow: w}}\n  \
+             - {after: \"5m\", expect: {call: s0, in: east, is: ok, status: running, workflow: w}}\n"
+        );
+        let again =
+            scenario::run(&scenario::parse("t.yaml", &to_yaml(&shrunk.script)).unwrap(), false).unwrap();
+        assert_eq!((again.findings.len(), again.hash), (1, shrunk.outcome.hash));
+        assert_eq!(
+            shrink(&script, &|_| ()).unwrap().tried,
+            shrunk.tried,
+            "shrinking is a function of the script"
+        );
+    }
 }
