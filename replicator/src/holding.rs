@@ -182,18 +182,16 @@ mod tests {
         let positions = BTreeMap::from([(ShardId(3), Sequence(7))]);
         let later = BTreeMap::from([(ShardId(3), Sequence(9))]);
         let lacked = key("w", 1);
+        let named = |run: &RunKey| antipode_proto::link::QuarantinedRun {
+            namespace_id: run.namespace.to_string(),
+            workflow_id: run.workflow.to_string(),
+            run_id: run.run.to_string(),
+            reason: "broken".to_string(),
+        };
         let view = |found, positions, quarantined: &[RunKey]| NamespaceViewResponse {
             found,
             proved: vec![Vector::to_wire(RegionId(3), Some(Incarnation(8)), positions)],
-            quarantined: quarantined
-                .iter()
-                .map(|run| antipode_proto::link::QuarantinedRun {
-                    namespace_id: run.namespace.to_string(),
-                    workflow_id: run.workflow.to_string(),
-                    run_id: run.run.to_string(),
-                    reason: "broken".to_string(),
-                })
-                .collect(),
+            quarantined: quarantined.iter().map(named).collect(),
             ..NamespaceViewResponse::default()
         };
         let mut heard = Heard::default();
@@ -203,6 +201,11 @@ mod tests {
         let said = after.others[&RegionId(3)].said.as_ref().map(|down| (down.incarnation, &down.proved));
         assert_eq!(said, Some((Incarnation(8), &positions)), "not later than its word on runs");
         assert!(after.exceptions.contains(&lacked));
+        let held = key("v", 1);
+        assert!(
+            heard.take(&NamespaceViewResponse { withheld: vec![named(&held)], ..view(true, &later, &[]) })
+        );
+        assert!(told(&heard).exceptions.contains(&held), "what it holds back, no third region has from it");
         assert!(!heard.take(&view(false, &later, &[])), "it does not know the namespace");
     }
 }

@@ -35,8 +35,11 @@ impl Engine {
         for workflow in self.watch.workflows.clone() {
             let key = self.key(&workflow);
             let everywhere = self.runs_everywhere(&key)?;
-            // What retention deleted stood as it was deleted.
-            let mut runs = self.watch.graves.of(site, &workflow);
+            // What retention deleted stood as it was deleted. A region that was put back in time knows of no deletion that came after.
+            let mut runs = Runs::new();
+            for other in (0..self.sites.len()).filter(|other| *other != site).chain([site]) {
+                runs.extend(self.watch.graves.of(other, &workflow));
+            }
             runs.extend(everywhere[site].clone());
             let mut late = Vec::new();
             for site in &self.sites {

@@ -106,7 +106,7 @@ impl Graves {
     /// Runs of a workflow id that a region deleted, as they were.
     pub(crate) fn of(&self, site: usize, workflow: &str) -> Runs {
         let here = self.here(site);
-        here.filter(|(_, grave)| grave.workflow == workflow)
+        here.filter(|(_, grave)| grave.workflow == workflow && !grave.undone)
             .map(|((_, run), grave)| (*run, Arc::clone(&grave.kept)))
             .collect()
     }
