@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod chain;
+pub mod clocks;
 pub mod decide;
 pub mod digest;
 pub mod fold;

@@ -16,6 +16,13 @@ fn attempt(version: i64, count: u64, attempt: i32, stamp: u32, who: &str) -> Reg
     Register::activity_attempt(ANCHOR, order(version, count), &value)
 }
 
+/// The same with more time (H2).
+fn extended(register: Register) -> Register {
+    let more = wire::Extension { version: 2, region: 2, started_nanos: 5, ..Default::default() };
+    let value = wire::ActivityAttempt { extended: Some(more), ..read(&register) };
+    Register::activity_attempt(register.anchor, register.order, &value)
+}
+
 fn merged(registers: &[Register]) -> Register {
     let mut set = RegisterSet::default();
     for register in registers {
@@ -69,6 +76,17 @@ fn the_attempt_does_not_fall_when_a_higher_version_wins() {
     // A6: attempt 5@1 must not become 2@2, or the retry limit is exceeded.
     let result = read(&merged(&[attempt(1, 9, 5, 0, "east"), attempt(2, 1, 2, 0, "west")]));
     assert_eq!((result.attempt, result.started_identity.as_str()), (5, "west"));
+}
+
+#[test]
+fn an_extension_stays_with_the_value_that_has_it() {
+    // H2, A6: the attempt of a value that lost is joined into the one that was extended, and nothing else is.
+    let (known, late) = (attempt(1, 2, 1, 0, "east"), attempt(1, 3, 2, 0, "east"));
+    let west = Register { base: order(1, 2), ..extended(attempt(2, 1, 1, 0, "west")) };
+    let result = read(&merged(&[known, late, west.clone()]));
+    assert_eq!((result.attempt, result.extended), (2, read(&west).extended));
+    let retried = read(&merged(&[west, attempt(2, 2, 2, 0, "west")]));
+    assert_eq!((retried.attempt, retried.extended), (2, None));
 }
 
 #[test]
@@ -151,7 +169,8 @@ fn any_register() -> impl Strategy<Value = Register> {
         |((version, count, tries, stamp, who), kind, event, base, life)| {
             let who = if who == 0 { "one" } else { "two" };
             let mut register = match kind {
-                0 | 1 => attempt(version, count, tries, stamp, who),
+                0 => attempt(version, count, tries, stamp, who),
+                1 => extended(attempt(version, count, tries, stamp, who)),
                 _ => Register::workflow_task_attempt(
                     ANCHOR,
                     order(version, count),

@@ -42,6 +42,8 @@ pub struct ActivityView<'a> {
     pub attempt: wire::ActivityAttempt,
     /// Last heartbeat.
     pub heartbeat: Option<wire::ActivityHeartbeat>,
+    /// Version under which it was taken: whose clock it has (H2).
+    pub heartbeat_version: FailoverVersion,
     /// An outcome was accepted and waits for the workflow task to end.
     pub decided: bool,
 }
@@ -123,14 +125,13 @@ impl Run {
                 scheduled_unix_nanos: activity.clock.0,
                 ..Default::default()
             });
-        let heartbeat = self
-            .registers
-            .at(anchor, Kind::ActivityHeartbeat)
-            .and_then(|register| wire::ActivityHeartbeat::decode(&*register.value).ok());
+        let beat = self.registers.at(anchor, Kind::ActivityHeartbeat);
+        let heartbeat_version = beat.as_ref().map(|register| register.order.version).unwrap_or_default();
+        let heartbeat = beat.and_then(|register| wire::ActivityHeartbeat::decode(&*register.value).ok());
         let waits = |anchor| self.pending.contains_key(&outcome_identity(anchor, self.key.run));
         // An older version accepted it under the pair alone.
         let decided = !self.pending.is_empty() && (waits(anchor) || waits(anchor.bare()));
-        Some(ActivityView { activity, attempt, heartbeat, decided })
+        Some(ActivityView { activity, attempt, heartbeat, heartbeat_version, decided })
     }
 
     /// Pending events that are to be written on the current branch, in order of acceptance (A2).

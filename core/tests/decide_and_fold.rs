@@ -7,13 +7,18 @@
 mod agree;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use agree::{BUILT, begin, check, request, sources};
 use antipode_core::{
+    clocks::Clocks,
     decide::{activity, due, external, reapply},
     identity::ExternalKind,
-    ids::{FailoverVersion, Timestamp},
+    ids::{Nanos, RegionId, Timestamp},
+    version::Increment,
 };
 use antipode_proto::api::{
     command::v1::{Command, command::Attributes},
@@ -25,6 +30,9 @@ use antipode_proto::api::{
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use support::*;
+
+/// An activity was given time (H2): no function of its own.
+const EXTENDED: &str = "extended";
 
 /// What happens next; indexes choose among what is possible, so that cases shrink.
 #[derive(Clone, Debug)]
@@ -46,6 +54,8 @@ enum Action {
     Fall(u8),
     /// The namespace moves away and back: the version grows.
     Move,
+    /// Another region takes over, whose clock is so many seconds ahead and knows it (H2).
+    TakeOver(u8),
     /// Another region went on from here for a while, lost, and its branch arrives; here the run may be closed meanwhile.
     Diverge(u8, bool),
 }
@@ -138,6 +148,7 @@ fn action() -> impl Strategy<Value = Action> {
         8 => prop_oneof![3 => 1..8u8, 1 => 8..60u8].prop_map(Action::Pass),
         2 => (1..200u8).prop_map(Action::Fall),
         2 => Just(Action::Move),
+        3 => (0..100u8).prop_map(Action::TakeOver),
         2 => (0..4u8, proptest::bool::weighted(0.2)).prop_map(|(signals, close)| Action::Diverge(signals, close)),
     ]
 }
@@ -240,8 +251,27 @@ fn act_on(author: &mut Author, action: &Action, seen: &mut Seen) {
             author.settle();
             settled(author);
         }
+        Action::TakeOver(ahead) => take_over(author, i64::from(*ahead)),
         Action::Diverge(signals, close) => diverge(author, *signals, *close),
     }
+    let given = |scheduled| author.run.activity(scheduled).and_then(|view| view.attempt.extended);
+    if author.run.state.activities.keys().any(|scheduled| given(*scheduled).is_some()) {
+        seen.did("", EXTENDED);
+    }
+}
+
+/// Regions 1 and 2 take turns; the clock of the one that had it is measured to a second.
+fn take_over(author: &mut Author, ahead: i64) {
+    let before = author.region;
+    author.region = 3 - before;
+    author.version = author.version / 10 * 10 + 10 + i64::from(author.region);
+    author.now += ahead * SECOND;
+    author.run.sticky = None;
+    let mut clocks = Clocks::new(Increment::DEFAULT);
+    clocks.measured(RegionId(before), Nanos::seconds(ahead + 1));
+    author.clocks = Arc::new(clocks);
+    author.settle();
+    settled(author);
 }
 
 fn request_id(name: u8, keyed: bool) -> String {
@@ -309,15 +339,14 @@ fn asked_by(end: &activity::End) -> &'static str {
 
 /// What was due is done: the next wake-up lies ahead.
 fn settled(author: &Author) {
-    let (version, now) = (FailoverVersion(author.version), Timestamp(author.now));
-    let wake = due::wake_at(&author.run, Some(version), now);
+    let (wake, now) = (author.wake(), Timestamp(author.now));
     assert!(wake.is_none_or(|wake| wake > now), "still due at {wake:?}, now {now:?}");
 }
 
 /// A second region writes under a version of its own; this one, made active above it, gets that branch and takes over what
 /// clients gave it.
 fn diverge(author: &mut Author, signals: u8, close: bool) {
-    let mut other = author.elsewhere(2, author.version / 10 * 10 + 2);
+    let mut other = author.elsewhere(3, author.version / 10 * 10 + 3);
     author.version += 10;
     author.settle();
     if !author.run.state.is_open() {
@@ -465,7 +494,7 @@ fn every_decision_is_generated() {
     }
     let (entries, requests) = (sources::entry_points(), sources::writing_requests());
     assert!(entries.len() >= 11 && requests.len() >= 14, "{entries:?} {requests:?}");
-    for name in entries.iter().chain(&requests) {
+    for name in entries.iter().chain(&requests).chain([&EXTENDED.to_string()]) {
         let times = seen.counts.get(name.as_str()).copied().unwrap_or_default();
         assert!(times >= 10, "{name} is generated {times} times: {:?}", seen.counts);
     }

@@ -169,7 +169,11 @@ fn r440_a_started_task_is_taken_over() {
         east.signal("waits");
         let mut other = east.elsewhere(u32::try_from(to % 10).unwrap(), to);
         let version = Some(FailoverVersion(to));
-        assert_eq!(due::wake_at(&other.run, version, Timestamp(other.now)), Some(Timestamp(0)), "{case}");
+        assert_eq!(
+            due::wake_at(&other.run, version, RegionId(other.region), Timestamp(other.now)),
+            Some(Timestamp(0)),
+            "{case}"
+        );
         other.settle();
         let outline = other.outline();
         let expected = [
@@ -334,7 +338,10 @@ fn r502_a_workflow_task_follows_a_reapplication() {
     // While a worker has one, the event waits for its end.
     let mut busy = east.elsewhere(3, 13);
     busy.start_task();
-    assert!(due::wake_at(&busy.run, Some(FailoverVersion(13)), Timestamp(busy.now)).is_some());
+    assert!(
+        due::wake_at(&busy.run, Some(FailoverVersion(13)), RegionId(busy.region), Timestamp(busy.now))
+            .is_some()
+    );
 }
 
 /// R503: a termination that is applied again closes the run; what was owed after it is filed, not lost.
@@ -440,7 +447,7 @@ fn chain_values_round_trip() {
 #[test]
 fn wake_ups_are_never_late() {
     let wake = |author: &Author| {
-        let wake = due::wake_at(&author.run, Some(FailoverVersion(author.version)), Timestamp(author.now));
+        let wake = author.wake();
         wake.map(|at| (at.0 - author.now) / SECOND)
     };
     let mut run = Author::begin();
@@ -634,7 +641,7 @@ fn activity_timeouts_by_kind() {
     run.step(vec![activity("a")]);
     let timeout = |run: &Author| {
         let view = run.run.activity(run.activity("a")).unwrap();
-        activity::timeout(&view).map(|(at, kind)| ((at.0 - run.now) / SECOND, kind))
+        activity::timeout(&view, RegionId(run.region)).map(|(at, kind)| ((at.0 - run.now) / SECOND, kind))
     };
     assert_eq!(timeout(&run), None, "start-to-close counts from the start");
     run.start_activity("a");

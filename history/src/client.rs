@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antipode_core::ids::{NamespaceId, Sequence, ShardId, WorkflowKey};
+use antipode_core::ids::{NamespaceId, Nanos, RegionId, Sequence, ShardId, WorkflowKey};
 use antipode_persistence::rows::TaskKind;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -144,6 +144,14 @@ impl Client {
         if let Some(handle) = self.handle(shard) {
             // A shard that is stopping deletes nothing any more.
             let _ = handle.commands.send(Command::Proof { peer: peer.to_string(), proof }).await;
+        }
+    }
+
+    /// Tells all shards that the clock of a region may be behind this one by at most so much (H2).
+    pub async fn clock(&self, region: RegionId, behind: Nanos) {
+        for shard in self.shards.iter() {
+            // A shard that is stopping times nothing out any more.
+            let _ = shard.commands.send(Command::Clock { region, behind }).await;
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use antipode_core::{
+    clocks::Clocks,
     ids::{NamespaceId, Nanos, RegionId, Sequence, ShardId, Timestamp},
     namespace::Standing,
 };
@@ -73,6 +74,13 @@ pub enum Command {
         /// What it has.
         proof: Proof,
     },
+    /// How far the clock of another region may be behind ours (H2).
+    Clock {
+        /// Region.
+        region: RegionId,
+        /// At most so much.
+        behind: Nanos,
+    },
     /// Stop after the commit in flight.
     Stop,
 }
@@ -116,6 +124,7 @@ pub fn start(parts: &Parts) -> Client {
             inbox,
             committed,
             proofs: BTreeMap::new(),
+            clocks: Clocks::new(parts.namespaces.regions().increment()),
         };
         tokio::spawn(host.run());
         ShardHandle { commands, committed: positions }
@@ -147,6 +156,8 @@ struct Host {
     committed: watch::Sender<Sequence>,
     /// Kept for the next ownership.
     proofs: BTreeMap<String, Proof>,
+    /// So are these.
+    clocks: Clocks,
 }
 
 /// What one round of waiting brought.
@@ -214,6 +225,7 @@ impl Host {
                     for (peer, proof) in &self.proofs {
                         machine.proof(self.now(), peer, proof.clone());
                     }
+                    machine.clocks(self.now(), Arc::new(self.clocks.clone()));
                     self.committed.send_replace(acquired.sequence);
                     tracing::debug!(shard = %self.shard, range = %acquired.range, sequence = %acquired.sequence, "shard acquired");
                     return Some(Driving {
@@ -322,6 +334,10 @@ impl Host {
                 machine.proof(now, &peer, proof.clone());
                 self.proofs.insert(peer, proof);
             }
+            Action::Command(Some(Command::Clock { region, behind })) => {
+                self.clocks.measured(region, behind);
+                machine.clocks(now, Arc::new(self.clocks.clone()));
+            }
             Action::Command(Some(Command::Stop) | None) => driving.stopping = true,
         }
     }
@@ -404,6 +420,7 @@ impl Host {
                 Command::NamespaceChanged { answer, .. } => drop(answer.send(())),
                 Command::Refill { .. } => {}
                 Command::Proof { peer, proof } => drop(self.proofs.insert(peer, proof)),
+                Command::Clock { region, behind } => self.clocks.measured(region, behind),
             }
         }
         Ended::Lost

@@ -52,6 +52,12 @@ impl Skew {
         }
     }
 
+    /// The other's clock is behind ours by at most so much, so that what it started passes here so much too early; 0: it is not behind.
+    #[must_use]
+    pub fn behind(self) -> Nanos {
+        Nanos(self.within.0.saturating_sub(self.ahead.0).max(0))
+    }
+
     /// In words, for these two regions.
     #[must_use]
     pub fn between<'a>(self, here: &'a str, other: &'a str) -> Words<'a> {
@@ -115,6 +121,23 @@ mod tests {
             assert_eq!(skew(-nanos).verdict(), verdict, "{nanos} behind");
         }
         assert_eq!(skew(i64::MIN).verdict(), Verdict::Refuse);
+    }
+
+    #[test]
+    fn what_is_not_certain_counts_as_behind() {
+        for (ahead, within, behind) in [
+            (0, 0, 0),
+            (-5, 0, 5),
+            (5, 0, 0),
+            (-5, 2, 7),
+            (5, 2, 0),
+            (1, 2, 1),
+            (i64::MIN, 1, i64::MAX),
+            (i64::MAX, i64::MAX, 0),
+        ] {
+            let skew = Skew { ahead: Nanos(ahead), within: Nanos(within) };
+            assert_eq!(skew.behind(), Nanos(behind), "{skew:?}");
+        }
     }
 
     /// (asked, theirs, answered, ahead, within)

@@ -108,6 +108,7 @@ async fn session(shared: &Arc<Shared>, peer: &Arc<Peer>, backoff: &mut Duration)
     })??;
     shared.refuse_cut(&peer.name, shared.gate.inward(&peer.name))?;
     let info = accept(shared, peer, opened, asked)?;
+    shared.tell_clock(peer).await;
     *backoff = BACKOFF_FIRST;
     shared.origin_is_up(&peer.name);
     Intake::new(Arc::clone(shared), Arc::clone(peer), inbox, acks).run(&info, inbound).await

@@ -274,7 +274,9 @@ impl Shared {
         let response = self.call(peer, patience, |mut link| async move { link.hello(request).await }).await?;
         let answered = self.now();
         let info = response.callee.ok_or(handshake::Mismatch::Anonymous)?;
-        Ok((info.clone(), self.measured(peer, &info, asked, answered)))
+        let skew = self.measured(peer, &info, asked, answered);
+        self.tell_clock(peer).await;
+        Ok((info, skew))
     }
 
     /// A peer told its clock in answer to what was asked of it.
@@ -290,6 +292,14 @@ impl Shared {
         self.metrics.clock_skew_millis.get_or_create(&labels).set(skew.ahead.0 / 1_000_000);
         peer.state.change(|known| known.skew = Some(skew));
         skew
+    }
+
+    /// Tells our shards how far the clock of this peer may be behind ours, as last measured (H2).
+    pub(crate) async fn tell_clock(&self, peer: &Peer) {
+        let measured = peer.state.known().skew;
+        if let Some(skew) = measured {
+            self.history.clock(peer.id, skew.behind()).await;
+        }
     }
 
     /// Counts a cut that was met.

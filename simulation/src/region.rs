@@ -10,10 +10,12 @@ use antipode_conflict::{Judgement, stale::Discard};
 use antipode_core::{
     batch::Batch,
     chain::ChainValue,
+    clocks::Clocks,
     ids::{Incarnation, Nanos, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey},
     namespace::{Record, Standing},
     run::Run,
     verdict::Fallen,
+    version::Increment,
 };
 use antipode_history::{
     api::{Applied, Offer, Refusal, Replicated, Reply, Request, Taken, TaskKind},
@@ -153,6 +155,8 @@ pub struct Region {
     pub sticky: BTreeSet<RunId>,
     /// Barriers that were answered.
     pub barriers: BTreeMap<Ticket, Result<Sequence, Refusal>>,
+    /// How far the clocks of others may be behind, as measured in this life (H2).
+    clocks: Arc<Clocks>,
     shards: Vec<Shard<Ticket>>,
     commits: BTreeMap<ShardId, Group>,
     /// Shards in the order in which their commits began.
@@ -213,6 +217,7 @@ impl Region {
             observed: false,
             sticky: BTreeSet::new(),
             barriers: BTreeMap::new(),
+            clocks: Arc::default(),
             shards: Vec::new(),
             commits: BTreeMap::new(),
             begun: Vec::new(),
@@ -239,6 +244,7 @@ impl Region {
         self.commits.clear();
         self.offers.clear();
         self.sticky.clear();
+        self.clocks = Arc::default();
         for shard in 1..=shards {
             let acquired = self.acquire(ShardId(shard), now)?;
             self.shards.push(acquired);
@@ -263,7 +269,9 @@ impl Region {
             cache_bytes: 1 << 20,
             seed,
         };
-        Ok(Shard::new(setting, acquired, vec![self.view()], now))
+        let mut machine = Shard::new(setting, acquired, vec![self.view()], now);
+        machine.clocks(now, Arc::clone(&self.clocks));
+        Ok(machine)
     }
 
     /// Takes a shard over anew: what its last owner had in flight is fenced (D2).
@@ -735,6 +743,18 @@ impl Region {
     ) {
         if let Some(machine) = self.shards.get_mut(usize::try_from(shard.0).unwrap_or(1) - 1) {
             machine.proof(now, peer, proof);
+        }
+    }
+
+    /// Tells all shards how far the clock of another region may be behind (H2).
+    pub fn clock(&mut self, now: Timestamp, increment: Increment, other: RegionId, behind: Nanos) {
+        let clocks = Arc::make_mut(&mut self.clocks);
+        if *clocks == Clocks::default() {
+            *clocks = Clocks::new(increment);
+        }
+        clocks.measured(other, behind);
+        for machine in &mut self.shards {
+            machine.clocks(now, Arc::clone(&self.clocks));
         }
     }
 

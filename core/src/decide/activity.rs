@@ -19,7 +19,7 @@ use super::{Context, Draft, Outcome, Seat, draft::event_type, workflow_task};
 use crate::{
     chain::ChainValue,
     identity::Identity,
-    ids::{EventId, FailoverVersion, Nanos, Timestamp},
+    ids::{EventId, FailoverVersion, Nanos, RegionId, Timestamp},
     refusal::Refusal,
     register::Anchor,
     retry,
@@ -250,7 +250,7 @@ pub fn end(
     context: Context,
     seat: Seat,
 ) -> Result<Outcome, Refusal> {
-    let Some(ended) = judge(run, scheduled, end, identity, context) else { return Ok(Outcome::default()) };
+    let Some(ended) = judge(run, scheduled, end, identity, &context) else { return Ok(Outcome::default()) };
     let (anchor, events) = (run.anchored(ended.0), ended.1);
     let identity = outcome_identity(anchor, run.key.run);
     if run.in_flight() {
@@ -277,26 +277,27 @@ pub(super) fn judge(
     scheduled: EventId,
     end: End,
     identity: &str,
-    context: Context,
+    context: &Context,
 ) -> Option<(state::Anchor, Vec<HistoryEvent>)> {
     let view = run.activity(scheduled)?;
     let anchor = view.activity.anchor();
     let attempt = view.attempt.clone();
+    let more = extension(&view, context).unwrap_or_else(|| given(&view, context.region));
     let (closing, failure) = match end {
         End::Completed(result) => (completed(scheduled, result, identity), None),
         End::Canceled(details) => (canceled(view.activity, details, identity), None),
-        End::Failed(failure) => match try_again(&view, &failure, context.now) {
+        End::Failed(failure) => match try_again(&view, more, &failure, context.now) {
             Ok(at) => {
-                retry_attempt(run, anchor, attempt, failure, at, context.version);
+                retry_attempt(run, anchor, attempt, more, failure, at, context.version);
                 return None;
             }
             Err(state) => (failed(scheduled, failure.clone(), state, identity), Some(failure)),
         },
         End::TimedOut(kind) => {
             let failure = timeout_failure(&view, kind);
-            match try_again(&view, &failure, context.now) {
+            match try_again(&view, more, &failure, context.now) {
                 Ok(at) => {
-                    retry_attempt(run, anchor, attempt, failure, at, context.version);
+                    retry_attempt(run, anchor, attempt, more, failure, at, context.version);
                     return None;
                 }
                 Err(state) => (timed_out(scheduled, failure, state), None),
@@ -398,18 +399,24 @@ fn timeout_failure(view: &ActivityView<'_>, kind: TimeoutType) -> Failure {
     }
 }
 
-fn try_again(view: &ActivityView<'_>, failure: &Failure, now: Timestamp) -> Result<Timestamp, RetryState> {
+fn try_again(
+    view: &ActivityView<'_>,
+    more: wire::Extension,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<Timestamp, RetryState> {
     if view.activity.cancel_requested.is_some() {
         return Err(RetryState::CancelRequested);
     }
     let policy = view.activity.attributes.retry_policy.as_ref().ok_or(RetryState::RetryPolicyNotSet)?;
-    retry::next_attempt(policy, view.attempt.attempt, failure, now, view.activity.expires_at())
+    retry::next_attempt(policy, view.attempt.attempt, failure, now, expires_at(view.activity, more))
 }
 
 fn retry_attempt(
     run: &mut Run,
     anchor: state::Anchor,
     attempt: wire::ActivityAttempt,
+    more: wire::Extension,
     failure: Failure,
     at: Timestamp,
     version: FailoverVersion,
@@ -420,6 +427,12 @@ fn retry_attempt(
         last_failure: Bytes::from(failure.encode_to_vec()),
         last_worker_identity: attempt.started_identity,
         stamp: attempt.stamp,
+        // The next attempt starts by our own clock; when the activity was scheduled stays as it is.
+        extended: (more.scheduled_nanos > 0).then(|| wire::Extension {
+            started_nanos: 0,
+            heartbeat_nanos: 0,
+            ..more
+        }),
         ..Default::default()
     };
     run.set_activity_attempt(anchor, version, &next);
@@ -468,10 +481,57 @@ pub fn heartbeat(run: &mut Run, scheduled: EventId, details: Option<&Payloads>, 
     cancel
 }
 
-/// The earliest timeout of an open activity that is not decided yet.
+/// What this region gave to an activity (H2). What another one gave is by that one's clock.
+fn given(view: &ActivityView<'_>, here: RegionId) -> wire::Extension {
+    view.attempt.extended.filter(|extended| extended.region == here.0).unwrap_or_default()
+}
+
+/// H2: what a started attempt is given, once a version, where the clocks that its deadlines count from may be behind ours.
+fn extension(view: &ActivityView<'_>, context: &Context) -> Option<wire::Extension> {
+    let attempt = &view.attempt;
+    if !attempt.started || attempt.extended.is_some_and(|extended| extended.version == context.version.0) {
+        return None;
+    }
+    let behind = |wrote| context.clocks.behind(wrote).0;
+    let more = wire::Extension {
+        version: context.version.0,
+        region: context.region.0,
+        scheduled_nanos: behind(view.activity.version),
+        started_nanos: behind(FailoverVersion(attempt.start_version)),
+        heartbeat_nanos: behind(view.heartbeat_version),
+    };
+    (more.scheduled_nanos > 0 || more.started_nanos > 0 || more.heartbeat_nanos > 0).then_some(more)
+}
+
+/// A deadline of an activity has passed by our clock. When it has not by the clock that it counts from, as far as that is known, the
+/// activity gets so much longer (H2): a register, so that the next owner and the other regions know it. True when it did.
+///
+/// It is written only where the attempt would time out: a register of an attempt that goes on would hide what its own region wrote
+/// of it and has not come yet.
+pub(super) fn extend(draft: &mut Draft<'_>, scheduled: EventId) -> bool {
+    let Some(view) = draft.run.activity(scheduled) else { return false };
+    let Some(more) = extension(&view, &draft.context) else { return false };
+    let attempt = wire::ActivityAttempt { extended: Some(more), ..view.attempt.clone() };
+    let longer = ActivityView { attempt, ..view };
+    let (version, here) = (draft.context.version, draft.context.region);
+    if timeout(&longer, here).is_some_and(|(at, _)| at <= draft.context.now) {
+        return false;
+    }
+    let (anchor, attempt) = (longer.activity.anchor(), longer.attempt);
+    draft.run.set_activity_attempt(anchor, version, &attempt);
+    true
+}
+
+/// When an activity times out however far it is.
+fn expires_at(activity: &Activity, more: wire::Extension) -> Option<Timestamp> {
+    activity.expires_at().map(|at| at.plus(Nanos(more.scheduled_nanos)))
+}
+
+/// The earliest timeout of an open activity that is not decided yet, by the clock of this region.
 #[must_use]
-pub fn timeout(view: &ActivityView<'_>) -> Option<(Timestamp, TimeoutType)> {
+pub fn timeout(view: &ActivityView<'_>, here: RegionId) -> Option<(Timestamp, TimeoutType)> {
     let activity = view.activity;
+    let more = given(view, here);
     let mut earliest: Option<(Timestamp, TimeoutType)> = None;
     let mut at = |time: Option<Timestamp>, kind: TimeoutType| {
         if let Some(time) = time
@@ -480,13 +540,16 @@ pub fn timeout(view: &ActivityView<'_>) -> Option<(Timestamp, TimeoutType)> {
             earliest = Some((time, kind));
         }
     };
-    at(activity.expires_at(), TimeoutType::ScheduleToClose);
+    at(expires_at(activity, more), TimeoutType::ScheduleToClose);
     let due = Timestamp(view.attempt.scheduled_unix_nanos);
     if view.attempt.started {
-        let begun = Timestamp(view.attempt.started_unix_nanos);
+        let begun = Timestamp(view.attempt.started_unix_nanos).plus(Nanos(more.started_nanos));
         at(activity.start_to_close().map(|limit| begun.plus(limit)), TimeoutType::StartToClose);
-        let beat =
-            view.heartbeat.as_ref().map_or(begun, |beat| Timestamp(beat.recorded_unix_nanos).max(begun));
+        // A heartbeat that came here since then has our own clock.
+        let before = view.heartbeat_version.0 < more.version;
+        let later = Nanos(if before { more.heartbeat_nanos } else { 0 });
+        let recorded = |beat: &wire::ActivityHeartbeat| Timestamp(beat.recorded_unix_nanos).plus(later);
+        let beat = view.heartbeat.as_ref().map_or(begun, |beat| recorded(beat).max(begun));
         at(activity.heartbeat().map(|limit| beat.plus(limit)), TimeoutType::Heartbeat);
     } else {
         at(activity.schedule_to_start().map(|limit| due.plus(limit)), TimeoutType::ScheduleToStart);

@@ -73,7 +73,7 @@ pub fn complete(
         return refuse(run, &view, bad, &request.identity, context, seats[0]);
     }
 
-    let mut draft = Draft::new(run, context, seats[0]);
+    let mut draft = Draft::new(run, context.clone(), seats[0]);
     let (scheduled, started) = workflow_task::realise(&mut draft, &view)?;
     let completed = draft.event(Attributes::WorkflowTaskCompletedEventAttributes(completed_attributes(
         scheduled, started, request,

@@ -5,7 +5,7 @@ use antipode_proto::api::history::v1::{self as history, history_event::Attribute
 
 use super::{Context, Draft, Outcome, Seat, activity, broken, close, reapply, workflow_task};
 use crate::{
-    ids::{RunId, RunKey, Timestamp},
+    ids::{FailoverVersion, RegionId, RunId, RunKey, Timestamp},
     refusal::Refusal,
     run::Run,
 };
@@ -13,7 +13,12 @@ use crate::{
 /// The time at which `settle` would do something, or a task may be offered that may not be yet; none: never by time alone.
 /// May be too early, never too late (C5). [`Timestamp`] 0: now. A task whose back-off is over waits for a worker, not for time.
 #[must_use]
-pub fn wake_at(run: &Run, version: Option<crate::ids::FailoverVersion>, now: Timestamp) -> Option<Timestamp> {
+pub fn wake_at(
+    run: &Run,
+    version: Option<FailoverVersion>,
+    here: RegionId,
+    now: Timestamp,
+) -> Option<Timestamp> {
     if !run.state.is_open() {
         return None;
     }
@@ -51,7 +56,7 @@ pub fn wake_at(run: &Run, version: Option<crate::ids::FailoverVersion>, now: Tim
     }
     for scheduled in run.state.activities.keys() {
         let Some(view) = run.activity(*scheduled) else { continue };
-        wake = earlier(wake, activity::timeout(&view).map(|(at, _)| at));
+        wake = earlier(wake, activity::timeout(&view, here).map(|(at, _)| at));
         let again = Timestamp(view.attempt.scheduled_unix_nanos);
         if !view.attempt.started && again > now {
             wake = earlier(wake, Some(again));
@@ -77,7 +82,7 @@ pub fn settle(
     seats: [Seat; 2],
     next_run: RunId,
 ) -> Result<Outcome, Refusal> {
-    let mut draft = Draft::new(run, context, seats[0]);
+    let mut draft = Draft::new(run, context.clone(), seats[0]);
     workflow_task::take_over(&mut draft)?;
     let expires = draft.run.state.start.as_ref().and_then(crate::state::Start::expires_at);
     if expires.is_some_and(|expires| expires <= draft.context.now) && draft.run.state.is_open() {
@@ -128,7 +133,8 @@ fn time_out_task(draft: &mut Draft<'_>) -> Result<(), Refusal> {
 /// # Errors
 /// [`Refusal::Internal`] only.
 pub(super) fn fire(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
-    let now = draft.context.now;
+    let context = draft.context.clone();
+    let now = context.now;
     let mut due: Vec<_> = draft
         .run
         .state
@@ -148,13 +154,13 @@ pub(super) fn fire(draft: &mut Draft<'_>) -> Result<bool, Refusal> {
     let scheduled: Vec<_> = draft.run.state.activities.keys().copied().collect();
     for scheduled in scheduled {
         let view = draft.run.activity(scheduled).ok_or_else(|| broken("an open activity vanished"))?;
-        let Some((at, kind)) = activity::timeout(&view).filter(|_| !view.decided) else { continue };
-        if at > now {
+        let timeout = activity::timeout(&view, context.region);
+        let Some((at, kind)) = timeout.filter(|_| !view.decided) else { continue };
+        if at > now || activity::extend(draft, scheduled) {
             continue;
         }
-        let context: Context = draft.context;
         if let Some((anchor, events)) =
-            activity::judge(draft.run, scheduled, activity::End::TimedOut(kind), "", context)
+            activity::judge(draft.run, scheduled, activity::End::TimedOut(kind), "", &context)
         {
             let anchor = draft.run.anchored(anchor);
             let identity = crate::run::outcome_identity(anchor, draft.run.key.run);

@@ -84,7 +84,7 @@ pub fn client_identity(kind: ExternalKind, key: &str) -> Option<Identity> {
 /// # Errors
 /// [`Refusal::Internal`] only: the caller has checked that the run is open and current.
 pub fn accept(run: &mut Run, external: External, context: Context, seat: Seat) -> Result<Outcome, Refusal> {
-    let identity = external.identity.clone().unwrap_or_else(|| mint(run, external.kind, context, seat, 0));
+    let identity = external.identity.clone().unwrap_or_else(|| mint(run, external.kind, &context, seat, 0));
     let repeated_cancel = external.kind == ExternalKind::Cancel
         && (run.state.cancel_requested || run.pending.keys().any(|known| known.kind == ExternalKind::Cancel));
     if run.knows(&identity) || repeated_cancel {
@@ -116,7 +116,7 @@ pub fn accept(run: &mut Run, external: External, context: Context, seat: Seat) -
 }
 
 /// An identity made here (B3): unique by region, run, epoch and sequence.
-fn mint(run: &Run, kind: ExternalKind, context: Context, seat: Seat, ordinal: u32) -> Identity {
+fn mint(run: &Run, kind: ExternalKind, context: &Context, seat: Seat, ordinal: u32) -> Identity {
     let key = Key::Minted {
         region: context.region,
         run: run.key.run,
@@ -155,6 +155,6 @@ pub fn terminate(
 
 /// Identity of a client's termination.
 #[must_use]
-pub fn terminate_identity(run: &Run, context: Context, seat: Seat) -> Identity {
+pub fn terminate_identity(run: &Run, context: &Context, seat: Seat) -> Identity {
     mint(run, ExternalKind::Terminate, context, seat, 0)
 }

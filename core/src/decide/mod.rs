@@ -18,13 +18,14 @@ pub use draft::{Draft, Seat};
 
 use crate::{
     batch::Batch,
+    clocks::Clocks,
     ids::{FailoverVersion, RegionId, Timestamp},
     refusal::Refusal,
     run::Run,
 };
 
 /// What a decision may know besides the run and the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// Wall clock of the shard.
     pub now: Timestamp,
@@ -34,6 +35,8 @@ pub struct Context {
     pub region: RegionId,
     /// Entropy for ids made by this decision.
     pub seed: [u8; 16],
+    /// How far the clocks of other regions may be behind this one (H2).
+    pub clocks: Arc<Clocks>,
 }
 
 /// What a decision made, besides the changed run.

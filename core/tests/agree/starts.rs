@@ -32,7 +32,7 @@ impl Author {
                 reason: "a start of the same id".to_string(),
                 ..Default::default()
             };
-            let batch = external::terminate(&mut old.run, attributes, None, false, context, first);
+            let batch = external::terminate(&mut old.run, attributes, None, false, context.clone(), first);
             old.batches.extend(batch.unwrap());
         }
         let mut new = start::from_request(request, next, context.now);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use antipode_core::{
     batch::{Batch, Envelope, Origin},
     chain::ChainValue,
+    clocks::Clocks,
     decide::{
         Context, Outcome, Seat, activity, commands, due,
         external::{self, External},
@@ -89,6 +90,8 @@ pub struct Author {
     pub version: i64,
     /// Log position.
     pub sequence: u64,
+    /// How far the clocks of other regions are behind.
+    pub clocks: Arc<Clocks>,
 }
 
 impl Author {
@@ -108,6 +111,7 @@ impl Author {
             now: 100 * SECOND,
             version: 1,
             sequence: 0,
+            clocks: Arc::default(),
         };
         let (context, seat) = (author.context(), author.seat());
         let new = start::from_request(request, key.run, context.now);
@@ -131,6 +135,7 @@ impl Author {
             version: FailoverVersion(self.version),
             region: RegionId(self.region),
             seed: [7; 16],
+            clocks: Arc::clone(&self.clocks),
         }
     }
 
@@ -203,7 +208,7 @@ impl Author {
     /// A client's termination.
     pub fn terminate(&mut self) {
         let (context, seat) = (self.context(), self.seat());
-        let identity = external::terminate_identity(&self.run, context, seat);
+        let identity = external::terminate_identity(&self.run, &context, seat);
         let attributes = history::WorkflowExecutionTerminatedEventAttributes::default();
         let batch = external::terminate(&mut self.run, attributes, Some(identity), true, context, seat);
         self.batches.extend(batch.unwrap());
@@ -323,6 +328,12 @@ impl Author {
     pub fn pass(&mut self, seconds: i64) {
         self.now += seconds * SECOND;
         self.settle();
+    }
+
+    /// When there is something to do again.
+    pub fn wake(&self) -> Option<Timestamp> {
+        let version = Some(FailoverVersion(self.version));
+        due::wake_at(&self.run, version, RegionId(self.region), Timestamp(self.now))
     }
 
     /// Does what is due now.

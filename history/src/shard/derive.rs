@@ -9,7 +9,7 @@ use antipode_conflict::{
 };
 use antipode_core::{
     decide::{activity, due, workflow_task},
-    ids::{RunKey, RunOrder, Sequence, Timestamp},
+    ids::{RegionId, RunKey, RunOrder, Sequence, Timestamp},
     run::Run,
 };
 use antipode_persistence::rows::{CurrentRow, DispatchChange, DispatchRow, RunRow, TaskKind, VisibilityRow};
@@ -166,10 +166,10 @@ impl<T: Token> Shard<T> {
     /// C5: the stored wake-up may be too early, never too late; it moves later only when it is rewritten anyway because it
     /// has passed. A started workflow task needs none: its dispatch row leads a new owner to it.
     fn derive_wake(&mut self, key: &RunKey, current: bool) -> Result<(), Refusal> {
-        let now = self.now;
+        let (here, now) = (self.setting.region, self.now);
         let version = self.namespaces.get(&key.namespace).and_then(|view| view.writable);
         let cached = self.cached_mut(key)?;
-        let wake = wanted_wake(cached, current, version, now);
+        let wake = wanted_wake(cached, current, version, here, now);
         let durable = match wake {
             Some(_) if cached.run.in_flight() && wake != Some(Timestamp(0)) => {
                 cached.run.state.start.as_ref().and_then(antipode_core::state::Start::expires_at)
@@ -197,7 +197,7 @@ impl<T: Token> Shard<T> {
         let version = self.namespaces.get(&key.namespace).and_then(|view| view.writable);
         let (current, now) = (self.is_current(&key), self.now);
         let Ok(cached) = self.cached(&key) else { return };
-        let wake = wanted_wake(cached, current, version, now);
+        let wake = wanted_wake(cached, current, version, self.setting.region, now);
         self.rearm_at(&key, wake);
     }
 
@@ -273,10 +273,11 @@ fn wanted_wake<T>(
     cached: &super::cache::Cached<T>,
     current: bool,
     version: Option<antipode_core::ids::FailoverVersion>,
+    here: RegionId,
     now: Timestamp,
 ) -> Option<Timestamp> {
     if current && cached.run.state.is_open() {
-        return due::wake_at(&cached.run, version, now);
+        return due::wake_at(&cached.run, version, here, now);
     }
     let owes = !cached.handed_over && (cached.lost || cached.run.may_owe());
     owes.then_some(Timestamp(0))

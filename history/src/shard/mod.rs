@@ -21,9 +21,13 @@ mod starts;
 mod tasks;
 mod verdicts;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use antipode_core::{
+    clocks::Clocks,
     decide::{Context, Seat},
     ids::{FailoverVersion, NamespaceId, Place, RangeId, RunId, RunKey, Sequence, Timestamp, WorkflowKey},
 };
@@ -136,6 +140,7 @@ pub struct Shard<T> {
     next_scan: Timestamp,
     next_closed: Timestamp,
     proofs: BTreeMap<String, Proof>,
+    clocks: Arc<Clocks>,
     namespaces: BTreeMap<NamespaceId, NamespaceView>,
     backlogged: BTreeSet<(NamespaceId, String, TaskKind)>,
     ids_made: u64,
@@ -172,6 +177,7 @@ impl<T: Token> Shard<T> {
             next_scan: now.plus(SCAN_EVERY),
             next_closed: now.plus(SCAN_EVERY),
             proofs: BTreeMap::new(),
+            clocks: Arc::default(),
             namespaces: BTreeMap::new(),
             backlogged: BTreeSet::new(),
             ids_made: 0,
@@ -274,6 +280,13 @@ impl<T: Token> Shard<T> {
                 after: Sequence(0),
             }));
         }
+    }
+
+    /// Takes how far the clocks of other regions may be behind this one (H2). An ordered input; it wakes nothing: what it gives longer
+    /// is looked at when it is due.
+    pub fn clocks(&mut self, now: Timestamp, clocks: Arc<Clocks>) {
+        self.now = now;
+        self.clocks = clocks;
     }
 
     /// Commits a barrier for a draining namespace (F2): the answer comes when every earlier position is durable.
@@ -627,7 +640,8 @@ impl<T: Token> Shard<T> {
     fn context(&mut self, version: FailoverVersion) -> Context {
         let mut seed = [0; 16];
         seed.copy_from_slice(&self.make_id().0.as_bytes()[..]);
-        Context { now: self.now, version, region: self.setting.region, seed }
+        let clocks = Arc::clone(&self.clocks);
+        Context { now: self.now, version, region: self.setting.region, seed, clocks }
     }
 
     /// A new run id: unique by the seed of this ownership and a count.

@@ -287,7 +287,7 @@ impl<T: Token> Shard<T> {
     pub(super) fn settle(&mut self, key: &RunKey, version: FailoverVersion) -> Result<(), Refusal> {
         let now = self.now;
         let ahead = self.cached(key)?.run.newest_version() > version;
-        let wake = due::wake_at(&self.cached(key)?.run, Some(version), now);
+        let wake = due::wake_at(&self.cached(key)?.run, Some(version), self.setting.region, now);
         if ahead {
             return Ok(()); // F5: the record's arrival wakes it.
         }
@@ -361,7 +361,7 @@ impl<T: Token> Shard<T> {
         };
         let (context, seat) = (self.context(version), self.seat_one());
         let run = &mut self.cached_mut(&key)?.run;
-        let identity = external::terminate_identity(run, context, seat);
+        let identity = external::terminate_identity(run, &context, seat);
         let named = request.run.is_some();
         let batch = external::terminate(run, attributes, Some(identity), named, context, seat)?;
         self.wrote(&key, Outcome::of(batch), true)?;

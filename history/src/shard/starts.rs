@@ -110,8 +110,8 @@ impl<T: Token> Shard<T> {
                 identity: "history-service".to_string(),
             };
             let seat = self.seat(at, at);
-            let batch =
-                external::terminate(&mut self.cached_mut(&old)?.run, attributes, None, false, context, seat)?;
+            let run = &mut self.cached_mut(&old)?.run;
+            let batch = external::terminate(run, attributes, None, false, context.clone(), seat)?;
             self.wrote(&old, Outcome::of(batch), true)?;
             at += 1;
         }

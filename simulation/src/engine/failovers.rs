@@ -308,8 +308,7 @@ impl Engine {
         if !self.reachable(site, target) {
             return None;
         }
-        let (ours, theirs) = (self.local(site), self.local(target));
-        let skew = Skew::measured(ours, theirs, ours);
+        let skew = self.measure_clock(site, target);
         let verdict = skew.verdict();
         if verdict == Verdict::Refuse {
             let (here, other) = (self.name(site).to_string(), self.name(target).to_string());
@@ -318,6 +317,15 @@ impl Engine {
             });
         }
         Some(verdict)
+    }
+
+    /// H2: a region hears what another's clock says, and its shards know how far that one is behind from now on.
+    pub(super) fn measure_clock(&mut self, site: usize, other: usize) -> Skew {
+        let (ours, theirs) = (self.local(site), self.local(other));
+        let skew = Skew::measured(ours, theirs, ours);
+        let id = self.sites[other].region.id;
+        self.sites[site].region.clock(ours, self.members.increment(), id, skew.behind());
+        skew
     }
 
     fn ask_barriers(&mut self, site: usize) -> Result<(), Failure> {

@@ -435,6 +435,7 @@ impl Engine {
             self.links.unreached.remove(&(from, to));
             self.trace.line(Kind::Link, Some(to), None, || format!("hears {}", &info.name));
             self.with_inbox(from, to, |inbox, cx| inbox.opened(cx, &info));
+            self.measure_clock(to, from);
             return self.set_down(from, to, false);
         }
         let mut broken = None;
