@@ -428,7 +428,7 @@ fn retry_attempt(
         last_worker_identity: attempt.started_identity,
         stamp: attempt.stamp,
         // The next attempt starts by our own clock; when the activity was scheduled stays as it is.
-        extended: (more.scheduled_nanos > 0).then(|| wire::Extension {
+        extended: (more.scheduled_nanos > 0).then_some(wire::Extension {
             started_nanos: 0,
             heartbeat_nanos: 0,
             ..more
