@@ -15,7 +15,7 @@ use std::{
 use agree::{BUILT, begin, check, request, sources};
 use antipode_core::{
     clocks::Clocks,
-    decide::{activity, due, external, reapply},
+    decide::{activity, external, reapply},
     identity::ExternalKind,
     ids::{Nanos, RegionId, Timestamp},
     version::Increment,
