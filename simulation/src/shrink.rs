@@ -101,7 +101,7 @@ fn simplify(best: &mut Script, outcome: &mut Outcome, accept: &mut Accept<'_>) {
         ];
         for change in plain {
             change_world(best, outcome, accept, |world| {
-                world.regions.iter_mut().skip(index).take(1).for_each(change)
+                world.regions.iter_mut().skip(index).take(1).for_each(change);
             });
         }
     }
