@@ -48,6 +48,10 @@ pub enum Reason {
     StateOfNoRun,
     /// A register's anchor is on no stored branch (A1, W13).
     AnchorMissing,
+    /// A run that came back after its deletion has a branch at the sender that is not stored here.
+    BranchMissing,
+    /// The sender of the state of such a run may lack a branch that is here.
+    BranchBeside,
     /// Nothing in the state is new.
     StateKnown,
     /// Something in the state is new.
@@ -86,6 +90,12 @@ impl Reason {
             Self::Unfoldable => "its events do not continue the run's state",
             Self::Damaged => "what is stored of the run cannot be read",
             Self::StateOfNoRun => "the run is not stored here",
+            Self::BranchMissing => {
+                "the run came back after its deletion, and a branch of it at the sender is not stored here"
+            }
+            Self::BranchBeside => {
+                "the run came back after its deletion, and the sender may lack a branch of it that is here"
+            }
             Self::AnchorMissing => "no stored branch has what a register or a verdict of it belongs to",
             Self::StateKnown => "every register, waiting event and verdict in it is known here",
             Self::StateNew => "it has registers, waiting events or verdicts that are not stored here",

@@ -91,6 +91,8 @@ pub struct Run {
     pub lost: Vec<wire::LostValue>,
     /// Sticky binding.
     pub sticky: Option<Sticky>,
+    /// Some region deleted it and it goes on all the same: regions tell each other the branches that lost (C6, E2).
+    pub came_back: bool,
 }
 
 /// What a batch did to a run.
@@ -119,6 +121,7 @@ impl Run {
             pending: BTreeMap::new(),
             verdicts: Verdicts::default(),
             lost: Vec::new(),
+            came_back: false,
             sticky: None,
         }
     }
@@ -156,6 +159,7 @@ impl Run {
             run.verdicts.add(record);
         }
         run.lost.clone_from(&head.lost);
+        run.came_back = head.came_back;
         Ok(run)
     }
 
@@ -177,6 +181,7 @@ impl Run {
             batch_bytes: self.state.history_bytes,
             deleted: None,
             open: self.state.is_open(),
+            came_back: self.came_back,
         }
     }
 
@@ -191,8 +196,27 @@ impl Run {
             pending: self.pending.iter().map(|(identity, pending)| pending.to_wire(identity)).collect(),
             tip_chain: self.tip().to_bytes(),
             verdicts: self.verdicts.to_wire(),
+            came_back: self.came_back,
+            lost_tips: if self.came_back { self.lost_tips() } else { Vec::new() },
             ..wire::RunState::default()
         })
+    }
+
+    fn lost_tips(&self) -> Vec<Bytes> {
+        lost_tips(&self.head())
+    }
+
+    /// Whether a state names a branch, of a run that came back, that is not stored here (C6).
+    #[must_use]
+    pub fn lacks_branch(&self, state: &wire::RunState) -> bool {
+        let stored = |chain| self.tree.as_ref().is_some_and(|tree| tree.node(chain).is_some());
+        state.lost_tips.iter().filter_map(|tip| ChainValue::from_bytes(tip)).any(|chain| !stored(chain))
+    }
+
+    /// Whether the sender of a state may lack a branch that lost here, of a run that came back (C6).
+    #[must_use]
+    pub fn has_branch_beside(&self, state: &wire::RunState) -> bool {
+        state.came_back && self.lost_tips().iter().any(|tip| !state.lost_tips.contains(tip))
     }
 
     /// Version history of the current branch.
@@ -374,6 +398,8 @@ impl Run {
         for record in &state.verdicts {
             changed |= self.verdicts.add(record);
         }
+        changed |= state.came_back && !self.came_back;
+        self.came_back |= state.came_back;
         changed
     }
 
@@ -579,4 +605,13 @@ impl Pending {
         };
         Some((identity, pending))
     }
+}
+/// The tips of the branches that lost, of a stored head, sorted: what the state of a run that came back names (C6).
+#[must_use]
+pub fn lost_tips(head: &wire::RunHead) -> Vec<Bytes> {
+    let current = usize::try_from(head.current).ok();
+    let lost = head.branches.iter().enumerate().filter(|(index, _)| Some(*index) != current);
+    let mut tips: Vec<_> = lost.map(|(_, branch)| branch.chain.clone()).collect();
+    tips.sort_unstable();
+    tips
 }

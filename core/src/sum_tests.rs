@@ -50,6 +50,8 @@ fn state() -> wire::RunState {
         sum: Bytes::new(),
         sum_form: 0,
         verdicts: vec![verdict],
+        came_back: true,
+        lost_tips: vec![Bytes::from_static(&[3; 16])],
         tombstone: Some(wire::RunHead { first_run_id: "first".into(), ..wire::RunHead::default() }),
     }
 }

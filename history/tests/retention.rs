@@ -375,6 +375,10 @@ fn a_copy_that_goes_on_or_is_closed_stays() {
             west.set(view(2, true, &["east"]));
             west.signal("y");
         }
+        if !closed {
+            // From now on its state says that it came back.
+            assert!(matches!(west.apply(tombstone_of(&east, run))[..], [Applied::Applied(_)]));
+        }
         assert_eq!(west.apply(tombstone_of(&east, run)), [Applied::Duplicate], "closed: {closed}");
         assert!(west.describe(Some(run)).is_ok(), "closed: {closed}");
         assert_eq!(west.counted(Event::RunBuried), 0);

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use antipode_core::{
     batch::{Batch, Envelope},
     ids::{FailoverVersion, Incarnation, RegionId, RunId, RunKey, Sequence, ShardId},
+    run::lost_tips,
     sum,
     version::Increment,
 };
@@ -128,7 +129,9 @@ impl StateHash {
         let pending = state.pending.iter().map(|event| (2_u8, event.encode_to_vec()));
         let verdicts = state.verdicts.iter().map(|verdict| (3_u8, verdict.encode_to_vec()));
         let tombstone = state.tombstone.iter().map(|head| (4_u8, head.encode_to_vec()));
-        let mut elements: Vec<_> = registers.chain(pending).chain(verdicts).chain(tombstone).collect();
+        let back = state.came_back.then(|| (5_u8, state.lost_tips.concat()));
+        let mut elements: Vec<_> =
+            registers.chain(pending).chain(verdicts).chain(tombstone).chain(back).collect();
         elements.sort_unstable();
         let mut hasher = blake3::Hasher::new();
         for (kind, bytes) in &elements {
@@ -197,8 +200,8 @@ pub fn holds_own(state: &wire::RunState, here: &link::RegionInfo) -> bool {
         || !state.verdicts.is_empty()
 }
 
-/// The state of a run as it travels; none when it has neither registers nor pending events nor verdicts. A deleted run's is its
-/// tombstone.
+/// The state of a run as it travels; none when it has neither registers nor pending events nor verdicts, and never was deleted
+/// anywhere. A deleted run's is its tombstone.
 ///
 /// # Errors
 /// [`Damaged`].
@@ -206,7 +209,7 @@ pub fn state_of(row: &RunRow) -> Result<Option<wire::RunState>, Damaged> {
     let head = wire::RunHead::decode(&*row.head)
         .map_err(|error| Damaged { run: row.key.clone(), why: error.to_string() })?;
     let empty = head.registers.is_empty() && head.pending.is_empty() && head.unclaimed.is_empty();
-    if empty && head.deleted.is_none() {
+    if empty && head.deleted.is_none() && !head.came_back {
         return Ok(None);
     }
     let current = usize::try_from(head.current).ok().and_then(|index| head.branches.get(index));
@@ -220,6 +223,9 @@ pub fn state_of(row: &RunRow) -> Result<Option<wire::RunState>, Damaged> {
     if head.deleted.is_some() {
         state.tombstone = Some(head);
     } else {
+        if head.came_back {
+            (state.came_back, state.lost_tips) = (true, lost_tips(&head));
+        }
         (state.registers, state.pending, state.verdicts) = (head.registers, head.pending, head.unclaimed);
     }
     Ok(Some(sum::sealed(state)))

@@ -202,13 +202,22 @@ impl<T: Token> Shard<T> {
             // The branch that holds the anchor may have lost where the state comes from: the whole run is needed (A1, W13).
             return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until: None });
         }
+        if run.lacks_branch(state) {
+            let explanation = Explanation::of_state(state, Some(run), "NeedEvents", Reason::BranchMissing);
+            self.tell(&key, explanation.asking(Ask::run(key.run, None)));
+            return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until: None });
+        }
         let lost = run.lost.clone();
-        if !run.merge(state) {
+        // Whoever lacks a branch that is here hears of it by the state of the copy here.
+        let beside = run.has_branch_beside(state);
+        let merged = run.merge(state);
+        if !merged && !beside {
             let explanation = Explanation::of_state(state, Some(run), "Duplicate", Reason::StateKnown);
             self.tell(&key, explanation);
             return Ok(Applied::Duplicate);
         }
-        let explanation = Explanation::of_state(state, Some(run), "Merge", Reason::StateNew);
+        let reason = if merged { Reason::StateNew } else { Reason::BranchBeside };
+        let explanation = Explanation::of_state(state, Some(run), "Merge", reason);
         let notes = self.tell_lost(&key, &lost)?;
         self.tell(&key, Explanation { notes, ..explanation });
         let at = self.sequence.next();

@@ -53,6 +53,13 @@ impl<T: Token> Shard<T> {
             let (first_run, order) = (run.first_run.to_string(), tombstone.order());
             let lower = reason == Reason::DeletedThereFirst && order > self.known_order(key);
             self.tell(key, told);
+            if reason == Reason::DeletedThereBefore && !self.cached(key)?.run.came_back {
+                // The sender will have it again, and branches that lost may be left in one region only.
+                self.cached_mut(key)?.run.came_back = true;
+                let at = self.sequence.next();
+                self.changed_run(key, at)?;
+                return Ok(Applied::Applied(at));
+            }
             if !lower {
                 return Ok(Applied::Duplicate);
             }

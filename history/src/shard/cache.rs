@@ -302,6 +302,7 @@ impl<T: Token> Shard<T> {
         // C6: it comes back with what was filed on it.
         if let Some(tombstone) = tombstone {
             cached.run.come_back(&tombstone.head().unclaimed);
+            cached.run.came_back = true;
         }
         workflow.runs.insert(cached.run.key.run, Box::new(cached));
     }

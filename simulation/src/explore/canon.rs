@@ -457,6 +457,7 @@ pub fn state_hash(run: &RunView) -> StateHash {
         registers: run.head.registers.clone(),
         pending: run.head.pending.clone(),
         verdicts: run.head.unclaimed.clone(),
+        came_back: run.head.came_back,
         ..wire::RunState::default()
     })
 }
