@@ -125,6 +125,10 @@ impl Inbox {
     pub fn opened(&mut self, cx: &mut Cx<'_>, info: &RegionInfo) {
         let incarnation = Incarnation(info.incarnation);
         if self.setup.incarnation != Some(incarnation) {
+            // What the last life sent it has forgotten, and the other regions perhaps never got: it is sent on like our own.
+            if self.setup.incarnation.is_some() {
+                cx.received.clear();
+            }
             self.setup.incarnation = Some(incarnation);
             self.setup.positions.clear();
             self.progress = Progress::default();

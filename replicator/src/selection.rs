@@ -160,6 +160,12 @@ impl KnownStates {
         Self { states: BTreeMap::new(), order: VecDeque::new(), limit }
     }
 
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.states.clear();
+        self.order.clear();
+    }
+
     /// Whether this is the last state known of the run.
     #[must_use]
     pub fn is(&self, run: RunId, state: StateHash) -> bool {
