@@ -183,17 +183,23 @@ pub fn others(holder: RunId, records: &[wire::Unclaimed]) -> BTreeSet<RunId> {
     records.iter().filter_map(|record| Basis::of(record).run()).filter(|run| *run != holder).collect()
 }
 
-/// Of a deleted run, by the head of its tombstone, the greatest of its chain among `runs`, when that is greater than it was: the chain
-/// went on, maybe without it.
-pub fn heir<'a>(deleted: &wire::RunHead, runs: impl Iterator<Item = &'a Run>) -> Option<&'a Run> {
+/// Of a run that took something, by its chain and its order, or that of its tombstone: the greatest of its chain among `runs`, when
+/// that is greater. The chain went on, maybe without what the run took (B7).
+pub fn heir<'a>(first_run: RunId, was: RunOrder, runs: impl Iterator<Item = &'a Run>) -> Option<&'a Run> {
+    let chain = runs.filter(|run| run.first_run == first_run && run.order() > was);
+    chain.max_by_key(|run| run.order())
+}
+
+/// Chain and order of a deleted run, by the head of its tombstone.
+#[must_use]
+pub fn place_of(deleted: &wire::RunHead) -> Option<(RunId, RunOrder)> {
     let order = |branch: &wire::Branch| {
         let place = branch.place.unwrap_or_default();
         let version = FailoverVersion(branch.items.last()?.version);
         Some(RunOrder { version, place: Place { epoch: place.epoch, sequence: place.sequence } })
     };
-    let was = deleted.branches.iter().filter_map(order).max().unwrap_or_default();
-    let chain = runs.filter(|run| run.first_run.to_string() == deleted.first_run_id);
-    chain.filter(|run| run.order() > was).max_by_key(|run| run.order())
+    let order = deleted.branches.iter().filter_map(order).max().unwrap_or_default();
+    Some((deleted.first_run_id.parse().ok()?, order))
 }
 
 impl Run {
@@ -283,8 +289,8 @@ impl Run {
 
     /// The verdicts of this run that hold no more, as far as other runs decide it: they rested on a branch that lost, or on another
     /// run, or chain, owning the workflow id (`owner` says which does), or on a run having taken what it has not. A run that is
-    /// not stored any more, or a batch that has not arrived, undoes nothing, unless its chain went on without what it took
-    /// (`went_on`).
+    /// not stored any more, or a batch that has not arrived, undoes nothing. What a run took counts no more when its chain went on
+    /// without it (`went_on`).
     #[must_use]
     pub fn fallen<'a>(
         &self,
@@ -306,7 +312,7 @@ impl Run {
             Basis::Owner(_) => chain == Some(self.first_run),
             Basis::Taken(run) => {
                 owns || match other(run) {
-                    Some(taker) => !taker.answers_for(identity),
+                    Some(taker) => !taker.answers_for(identity) || went_on(run, identity),
                     None => went_on(run, identity),
                 }
             }

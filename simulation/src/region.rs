@@ -14,7 +14,7 @@ use antipode_core::{
     ids::{Incarnation, Nanos, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp, WorkflowKey},
     namespace::{Record, Standing},
     run::Run,
-    verdict::Fallen,
+    verdict::{self, Fallen},
     version::Increment,
 };
 use antipode_history::{
@@ -673,8 +673,9 @@ impl Region {
         let gone = resting().any(|(_, run)| run.rests_on().iter().any(|basis| !runs.contains_key(basis)));
         let stones = if gone { self.tombstones(key)? } else { BTreeMap::new() };
         let went_on = |run, identity: &antipode_core::identity::Identity| {
-            let heir =
-                stones.get(&run).and_then(|head| antipode_core::verdict::heir(head, runs.values().copied()));
+            let stored = runs.get(&run).map(|run| (run.first_run, run.order()));
+            let place = stored.or_else(|| verdict::place_of(stones.get(&run)?));
+            let heir = place.and_then(|(first, was)| verdict::heir(first, was, runs.values().copied()));
             heir.is_some_and(|heir| !heir.state.applied.contains(identity))
         };
         Ok(resting().map(|(id, run)| (*id, run.fallen(owner, other, went_on))).collect())

@@ -21,19 +21,19 @@ impl<T: Token> Shard<T> {
     /// Judges the verdicts of a run that is in memory; those that they rest on are read.
     pub(super) fn need_judged(&mut self, key: &RunKey) -> Result<(), Stop> {
         for run in self.cached(key)?.run.rests_on() {
-            let basis = RunKey { run, ..key.clone() };
-            if !self.need_alone(&basis)? {
-                self.need_heir(&basis)?;
-            }
+            self.need_basis(&RunKey { run, ..key.clone() })?;
         }
         self.judge(key)?;
         Ok(())
     }
 
-    /// Of a deleted run the greatest of its chain that is stored: it may have gone on without it.
-    fn need_heir(&mut self, key: &RunKey) -> Result<(), Stop> {
-        let Some(first) = self.tombstone(key).map(|tombstone| tombstone.head().first_run_id.clone()) else {
-            return Ok(());
+    /// A run that a verdict rests on, and the greatest of its chain that is stored: it may have gone on without it.
+    fn need_basis(&mut self, key: &RunKey) -> Result<(), Stop> {
+        let first = if self.need_alone(key)? {
+            self.cached(key)?.run.first_run.to_string()
+        } else {
+            let Some(tombstone) = self.tombstone(key) else { return Ok(()) };
+            tombstone.head().first_run_id.clone()
         };
         let rows = self.need_list(&key.workflow_key())?.iter().filter_map(super::owing::place);
         let heir = rows.filter(|(other, ..)| *other == first).max_by_key(|(_, order, _)| *order);
@@ -50,8 +50,10 @@ impl<T: Token> Shard<T> {
         let other = |run| Some(&workflow?.runs.get(&run)?.run);
         let went_on = |run, identity: &Identity| {
             let heir = workflow.and_then(|workflow| {
-                let deleted = workflow.deleted.get(&run)?;
-                verdict::heir(deleted.head(), workflow.runs.values().map(|cached| &cached.run))
+                let stored = workflow.runs.get(&run).map(|cached| (cached.run.first_run, cached.run.order()));
+                let deleted = || verdict::place_of(workflow.deleted.get(&run)?.head());
+                let (first, was) = stored.or_else(deleted)?;
+                verdict::heir(first, was, workflow.runs.values().map(|cached| &cached.run))
             });
             heir.is_some_and(|heir| !heir.state.applied.contains(identity))
         };
@@ -64,10 +66,7 @@ impl<T: Token> Shard<T> {
     /// The runs that a state's verdicts rest on are read, so that it can be judged when it is merged.
     pub(super) fn need_bases(&mut self, key: &RunKey, state: &wire::RunState) -> Result<(), Stop> {
         for run in verdict::others(key.run, &state.verdicts) {
-            let basis = RunKey { run, ..key.clone() };
-            if !self.need_alone(&basis)? {
-                self.need_heir(&basis)?;
-            }
+            self.need_basis(&RunKey { run, ..key.clone() })?;
         }
         Ok(())
     }

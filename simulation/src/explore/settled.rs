@@ -9,6 +9,7 @@ use antipode_core::{
     identity::{Identity, Key},
     ids::{RunId, WorkflowKey},
     run::Run,
+    verdict,
     view::TaskView,
 };
 use antipode_history::api::{Operation, Reply, Request, TaskKind};
@@ -133,7 +134,12 @@ fn folded(node: &Node) -> Result<BTreeMap<RunId, Run>, Finding> {
     }
     for (id, view) in &node.snap.runs {
         let current = node.snap.currents.get(view.key.workflow.as_str());
-        let fallen = runs.get(id).map(|run| run.fallen(current, |other| runs.get(&other), |_, _| false));
+        let went_on = |run, identity: &Identity| {
+            let taker: Option<&Run> = runs.get(&run);
+            let heir = taker.and_then(|taker| verdict::heir(taker.first_run, taker.order(), runs.values()));
+            heir.is_some_and(|heir| !heir.state.applied.contains(identity))
+        };
+        let fallen = runs.get(id).map(|run| run.fallen(current, |other| runs.get(&other), went_on));
         if let (Some(run), Some(fallen)) = (runs.get_mut(id), fallen) {
             run.judge_verdicts(fallen);
         }
