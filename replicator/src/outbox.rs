@@ -88,6 +88,8 @@ impl Outbox {
         let opened = Opened { source: Some(setup.info.clone()), ends };
         let mut outputs = vec![Output::Send(replicate_response::Message::Opened(opened))];
         let mut feeds = BTreeMap::new();
+        let life = open.receiver.as_ref().map(|info| Incarnation(info.incarnation)).unwrap_or_default();
+        let again = cx.withheld.dialled(life);
         for shard in (1..=setup.info.shard_count).map(ShardId) {
             let mut at = named.get(&shard).copied().filter(|_| same_life).unwrap_or_default();
             let end = setup.ends.get(&shard).copied().unwrap_or_default();
@@ -95,6 +97,7 @@ impl Outbox {
                 outputs.push(Output::Ahead { shard, named: at, end });
                 at = Sequence(0);
             }
+            at = again.get(&shard).copied().map_or(at, |again| at.min(again));
             feeds.insert(Feed::own(shard), Sending::new(at));
         }
         let mut outbox = Self {
@@ -103,7 +106,7 @@ impl Outbox {
                 .map(|(feed, sending): (&Feed, &Sending)| (feed.shard, sending.position()))
                 .collect(),
             tips: setup.ends.clone(),
-            life: open.receiver.as_ref().map(|info| Incarnation(info.incarnation)).unwrap_or_default(),
+            life,
             late: BTreeMap::new(),
             tells_late: open.receiver.as_ref().is_some_and(|info| info.features & handshake::LATE != 0),
             reads_tombstones: open
@@ -342,7 +345,11 @@ impl Outbox {
             let behind = cx.withheld.entry(run.run).or_default();
             if !behind.iter().any(|other| other.feed == feed && is_same(&other.entry, &entry)) {
                 self.counts.withheld += 1;
+                let at = Sequence(entry.sequence);
                 behind.push_back(WithheldEntry { feed, run, entry, sent: false });
+                if feed.relay_of.is_none() {
+                    cx.withheld.note(feed.shard, at);
+                }
             }
         }
         entries

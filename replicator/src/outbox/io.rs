@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::{Deref, DerefMut},
     sync::Arc,
 };
 
-use antipode_core::ids::{RegionId, RunId, RunKey, Sequence, ShardId, Timestamp};
+use antipode_core::ids::{Incarnation, RegionId, RunId, RunKey, Sequence, ShardId, Timestamp};
 use antipode_proto::link::{self, RegionInfo, replicate_response};
 
 use crate::{
@@ -59,7 +60,52 @@ pub struct WithheldEntry {
 
 /// Entries of held runs, by run. They stay until the receiver has proved them: a stream may break after they are sent. While
 /// one waits to be sent, later ones of its run queue up behind.
-pub type Withheld = BTreeMap<RunId, VecDeque<WithheldEntry>>;
+#[derive(Clone, Debug, Default)]
+pub struct Withheld {
+    runs: BTreeMap<RunId, VecDeque<WithheldEntry>>,
+    /// Life of the receiver's store that was last seen.
+    life: Incarnation,
+    /// The first entry of each shard that ever was withheld: a receiver that is put back in time may have passed it without having it.
+    first: BTreeMap<ShardId, Sequence>,
+}
+
+impl Withheld {
+    /// Nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An entry of a shard's own log is withheld.
+    pub(super) fn note(&mut self, shard: ShardId, sequence: Sequence) {
+        let first = self.first.entry(shard).or_insert(sequence);
+        *first = sequence.min(*first);
+    }
+
+    /// The receiver dials in this life. Where its log is read from again, by shard, at the latest: what was let go may have gone to
+    /// an earlier life of it (E1, E2).
+    pub(super) fn dialled(&mut self, life: Incarnation) -> BTreeMap<ShardId, Sequence> {
+        let before = std::mem::replace(&mut self.life, life);
+        if before == life {
+            return BTreeMap::new();
+        }
+        self.first.iter().map(|(shard, first)| (*shard, Sequence(first.0.saturating_sub(1)))).collect()
+    }
+}
+
+impl Deref for Withheld {
+    type Target = BTreeMap<RunId, VecDeque<WithheldEntry>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.runs
+    }
+}
+
+impl DerefMut for Withheld {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.runs
+    }
+}
 
 /// What an outbox wants done.
 #[derive(Clone, Debug)]

@@ -71,7 +71,8 @@ impl Engine {
         let mut excepted: BTreeSet<RunId> =
             stream.inbox.exceptions().iter().map(|(key, _)| key.run).collect();
         // A scenario holds these back: they were announced and wait at the source.
-        excepted.extend(self.links.withheld.get(&(from, to)).into_iter().flat_map(BTreeMap::keys));
+        excepted
+            .extend(self.links.withheld.get(&(from, to)).into_iter().flat_map(|withheld| withheld.keys()));
         excepted.extend(self.links.let_go.get(&from).into_iter().flatten());
         let proofs: Vec<_> = ack.proof.iter().map(|at| (ShardId(at.shard), Sequence(at.sequence))).collect();
         for (shard, proof) in proofs {
@@ -199,7 +200,7 @@ impl Engine {
             .withheld
             .get(&(from, to))
             .into_iter()
-            .flat_map(BTreeMap::values)
+            .flat_map(|withheld| withheld.values())
             .flatten()
             .map(|entry| &entry.run)
     }

@@ -6,14 +6,15 @@ use super::*;
 pub(super) fn describe(payload: &Payload) -> (&'static str, String, Vec<String>) {
     match payload {
         Payload::ToSource(replicate_request::Message::Open(open)) => {
-            ("open", format!("open from {} positions", open.positions.len()), Vec::new())
+            ("open", format!("from {} positions", open.positions.len()), Vec::new())
         }
         Payload::ToSource(replicate_request::Message::Ack(ack)) => {
             let proof: Vec<_> = ack.proof.iter().map(|at| format!("{}:{}", at.shard, at.sequence)).collect();
-            ("ack", format!("proved {}", proof.join(" ")), Vec::new())
+            let proof = if proof.is_empty() { "nothing new".to_string() } else { proof.join(" ") };
+            ("ack", format!("proved {proof}"), Vec::new())
         }
         Payload::ToReceiver(replicate_response::Message::Opened(_)) => {
-            ("opened", "opened".to_string(), Vec::new())
+            ("opened", "the stream".to_string(), Vec::new())
         }
         Payload::ToReceiver(replicate_response::Message::Namespaces(records)) => {
             let words: Vec<_> = records
@@ -34,7 +35,7 @@ pub(super) fn describe(payload: &Payload) -> (&'static str, String, Vec<String>)
         }
         Payload::ToReceiver(replicate_response::Message::Entries(entries)) => describe_entries(entries),
         Payload::FetchAsk { request, .. } => {
-            ("fetch", format!("fetch run {}", request.run_id), vec![request.workflow_id.clone()])
+            ("fetch", format!("run {}", request.run_id), vec![request.workflow_id.clone()])
         }
         Payload::FetchAnswer { answer, .. } => match answer {
             Ok(found) => ("fetched", format!("{} batches", found.batches.len()), Vec::new()),
