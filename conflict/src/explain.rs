@@ -50,8 +50,6 @@ pub enum Reason {
     AnchorMissing,
     /// A run that came back after its deletion has a branch at the sender that is not stored here.
     BranchMissing,
-    /// The sender of the state of such a run may lack a branch that is here.
-    BranchBeside,
     /// Nothing in the state is new.
     StateKnown,
     /// Something in the state is new.
@@ -92,9 +90,6 @@ impl Reason {
             Self::StateOfNoRun => "the run is not stored here",
             Self::BranchMissing => {
                 "the run came back after its deletion, and a branch of it at the sender is not stored here"
-            }
-            Self::BranchBeside => {
-                "the run came back after its deletion, and the sender may lack a branch of it that is here"
             }
             Self::AnchorMissing => "no stored branch has what a register or a verdict of it belongs to",
             Self::StateKnown => "every register, waiting event and verdict in it is known here",

@@ -213,12 +213,6 @@ impl Run {
         state.lost_tips.iter().filter_map(|tip| ChainValue::from_bytes(tip)).any(|chain| !stored(chain))
     }
 
-    /// Whether the sender of a state may lack a branch that lost here, of a run that came back (C6).
-    #[must_use]
-    pub fn has_branch_beside(&self, state: &wire::RunState) -> bool {
-        state.came_back && self.lost_tips().iter().any(|tip| !state.lost_tips.contains(tip))
-    }
-
     /// Version history of the current branch.
     #[must_use]
     pub fn items(&self) -> VersionHistory {

@@ -208,16 +208,12 @@ impl<T: Token> Shard<T> {
             return Ok(Applied::NeedEvents { key, known: VersionHistory::default(), until: None });
         }
         let lost = run.lost.clone();
-        // Whoever lacks a branch that is here hears of it by the state of the copy here.
-        let beside = run.has_branch_beside(state);
-        let merged = run.merge(state);
-        if !merged && !beside {
+        if !run.merge(state) {
             let explanation = Explanation::of_state(state, Some(run), "Duplicate", Reason::StateKnown);
             self.tell(&key, explanation);
             return Ok(Applied::Duplicate);
         }
-        let reason = if merged { Reason::StateNew } else { Reason::BranchBeside };
-        let explanation = Explanation::of_state(state, Some(run), "Merge", reason);
+        let explanation = Explanation::of_state(state, Some(run), "Merge", Reason::StateNew);
         let notes = self.tell_lost(&key, &lost)?;
         self.tell(&key, Explanation { notes, ..explanation });
         let at = self.sequence.next();
