@@ -30,8 +30,16 @@ impl Lineage {
     /// it on the way to `last`, or it is beside that way, or a version beside the way outranks it: two versions are minted from
     /// one only when somebody was not asked.
     pub(super) fn lost(&self, version: FailoverVersion, last: FailoverVersion) -> bool {
-        self.knows(version)
-            && (!self.back(last, |mint| !mint.forced).contains(&version) || self.outranked(version, last))
+        let beside = || !self.back(last, |mint| !mint.forced).contains(&version);
+        self.knows(version) && (beside() || self.outranked(version, last) || self.minted_again(version))
+    }
+
+    /// Was this version or a greater one minted again, by a store that was put back in time and knew of nothing after this one, or less (G2)? What
+    /// it wrote may outrank this one too.
+    fn minted_again(&self, version: FailoverVersion) -> bool {
+        let before = self.back(version, |_| true);
+        let again = self.0.iter().filter(|(other, mints)| **other >= version && mints.len() > 1);
+        again.flat_map(|(_, mints)| mints).any(|mint| mint.forced && before.contains(&mint.from))
     }
 
     /// Is there a greater version beside the way to the last one?
@@ -120,9 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn a_version_minted_twice_loses_only_what_both_mints_leave_behind() {
+    fn a_version_minted_twice_loses_what_either_mint_leaves_behind() {
+        // It was handed on as 11 and 12, and a store from the time of version 1 mints 11 once more.
         let mints = [(2, 1, false), (11, 1, true), (11, 2, false), (12, 11, false)];
-        assert_eq!(lost(&mints, &[1, 2, 11, 12]), NONE);
-        assert_eq!(lost(&[(11, 1, true), (11, 2, true), (2, 1, false)], &[1, 2, 11]), [1, 2]);
+        assert_eq!(lost(&mints, &[1, 2, 11, 12]), [1, 2, 11], "of 11 there are two");
+        assert_eq!(lost(&[(11, 1, true), (11, 2, true), (2, 1, false)], &[1, 2, 11]), [1, 2, 11]);
     }
 }
