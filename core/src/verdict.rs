@@ -193,13 +193,18 @@ pub fn heir<'a>(first_run: RunId, was: RunOrder, runs: impl Iterator<Item = &'a 
 /// Chain and order of a deleted run, by the head of its tombstone.
 #[must_use]
 pub fn place_of(deleted: &wire::RunHead) -> Option<(RunId, RunOrder)> {
+    Some((deleted.first_run_id.parse().ok()?, order_of_head(deleted)))
+}
+
+/// Order among the runs of the workflow id of a stored head: of all its branches, as [`Run::order`] (B7).
+#[must_use]
+pub fn order_of_head(head: &wire::RunHead) -> RunOrder {
     let order = |branch: &wire::Branch| {
         let place = branch.place.unwrap_or_default();
         let version = FailoverVersion(branch.items.last()?.version);
         Some(RunOrder { version, place: Place { epoch: place.epoch, sequence: place.sequence } })
     };
-    let order = deleted.branches.iter().filter_map(order).max().unwrap_or_default();
-    Some((deleted.first_run_id.parse().ok()?, order))
+    head.branches.iter().filter_map(order).max().unwrap_or_default()
 }
 
 impl Run {

@@ -17,9 +17,9 @@ use antipode_core::{
     batch::Batch,
     chain::ChainValue,
     identity::Identity,
-    ids::{EventId, FailoverVersion, Nanos, Place, RunKey, RunOrder, Sequence, Timestamp},
+    ids::{EventId, FailoverVersion, Nanos, RunKey, RunOrder, Sequence, Timestamp},
     run::Run,
-    verdict::{Basis, Verdict},
+    verdict::{Basis, Verdict, order_of_head},
     version_history::VersionHistory,
 };
 use antipode_persistence::rows::{ObligationChange, RunRow};
@@ -105,12 +105,7 @@ impl Tombstone {
 
     /// Its order among the runs of the workflow id when it was deleted (B7).
     pub(super) fn order(&self) -> RunOrder {
-        let order = |branch: &wire::Branch| {
-            let place = branch.place.unwrap_or_default();
-            let version = FailoverVersion(branch.items.last()?.version);
-            Some(RunOrder { version, place: Place { epoch: place.epoch, sequence: place.sequence } })
-        };
-        self.head.branches.iter().filter_map(order).max().unwrap_or_default()
+        order_of_head(&self.head)
     }
 
     /// Files a client's event. False: it is filed already.
