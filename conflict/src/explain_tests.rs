@@ -214,10 +214,10 @@ fn verdicts_on_states_explain_themselves() {
             ),
         ),
     ] {
-        let routine = explanation.verdict == "Merge";
+        let (verdict, routine) = (explanation.verdict, explanation.verdict == "Merge");
         let judgement = Judgement::Entry(explanation);
         assert_eq!(judgement.words(), words);
-        assert_eq!(judgement.is_routine(), routine);
+        assert_eq!((judgement.verdict(), judgement.is_routine()), (verdict, routine));
         let json = judgement.json();
         assert_eq!(json["state"], "2 registers, 1 waiting event and 3 verdicts");
         assert_eq!((&json["incoming"], &json["incoming_chain"]), (&Value::Null, &tip.to_string().into()));

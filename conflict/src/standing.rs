@@ -153,6 +153,9 @@ mod tests {
         ] {
             let standing = Standing { change, owner, other };
             assert_eq!(standing.words(), words);
+            let judgement = crate::Judgement::Standing(standing);
+            assert_eq!((judgement.verdict(), judgement.words()), (standing.verdict(), words.clone()));
+            assert!(!judgement.is_routine());
             let json = serde_json::to_value(standing.report()).unwrap();
             assert_eq!(json["verdict"], standing.verdict());
             assert_eq!(json["run"], subject.to_string());

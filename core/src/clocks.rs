@@ -63,6 +63,8 @@ mod tests {
         assert_eq!(behind(&clocks), [0, 3, 7, 3, 3, 7, 0]);
         clocks.measured(RegionId(1), Nanos(0));
         assert_eq!(behind(&clocks), [0, 0, 7, 0, 0, 7, 0]);
+        clocks.measured(RegionId(2), Nanos(-1));
+        assert_eq!(clocks, Clocks::default(), "nothing is kept of a clock that is not behind");
         // The class is that of the set-up.
         let mut clocks = Clocks::new(Increment::new(4).unwrap());
         clocks.measured(RegionId(1), Nanos(5));

@@ -164,7 +164,7 @@ impl Verdicts {
 
 /// A total order of what is not in the key, the same everywhere: what was given latest in the life of its basis comes first, and
 /// of equals the first that was given.
-fn rank(record: &wire::Unclaimed) -> (Reverse<RunOrder>, i64, &str, i64, i64, &str, bool) {
+fn rank(record: &wire::Unclaimed) -> impl Ord {
     let wire::Unclaimed { recorded_unix_nanos: at, verdict, event_id, version, run_id, delivered, .. } =
         record;
     (Reverse(order_of(record)), *at, verdict, *event_id, *version, run_id, *delivered)

@@ -416,6 +416,18 @@ impl Author {
     }
 }
 
+/// Runs of two chains: east's run 2, and run 5 that somebody started later.
+pub fn two_chains() -> (Author, Author) {
+    let mut old = Author::begin();
+    old.step(vec![]);
+    let request = start_request();
+    let mut new =
+        Author::begin_with(&ws::StartWorkflowExecutionRequest { request_id: "second".into(), ..request }, 5);
+    new.version = 2;
+    new.region = 2;
+    (old, new)
+}
+
 /// A batch of `count` events after `parent`, header only; `salt` tells batches with equal numbers apart.
 pub fn bare(parent: Option<&Batch>, count: i64, version: i64, salt: u64) -> Batch {
     let last = parent.map_or(0, |parent| parent.envelope.last_event.0);
