@@ -38,6 +38,9 @@ fn owner_of(run: RunId, first_run: RunId) -> wire::CurrentRecord {
     }
 }
 
+/// What a verdict rests on, and how far that was.
+type Filed = (Basis, RunOrder);
+
 /// E2: that a run took an event counts, until a later life of that run ended without it. Nothing else overturns it.
 #[test]
 fn of_several_verdicts_the_one_of_the_later_life_counts() {
@@ -45,7 +48,7 @@ fn of_several_verdicts_the_one_of_the_later_life_counts() {
     let (taken, branch) = (Basis::Taken(new.run.key.run), Basis::tip_of(&new.run));
     let of_another = Basis::Branch { run: run_id(9), chain: new.run.tip() };
     let owner = Basis::Owner(new.run.key.run);
-    let expected: [(&[(Basis, RunOrder)], &[Basis], Option<Basis>); 11] = [
+    let expected: [(&[Filed], &[Basis], Option<Basis>); 11] = [
         (&[], &[], None),
         (&[(taken, at(2, 1))], &[], Some(taken)),
         (&[(taken, at(2, 1)), (branch, at(2, 1))], &[], Some(taken)),
@@ -310,7 +313,7 @@ fn a_verdict_without_basis_asks_whether_the_run_is_open() {
             assert_eq!(run.is_filed(&x), holds, "{words}, of run {of}");
         }
     }
-    let mut run = open.run.clone();
+    let mut run = open.run;
     assert!(!run.verdicts.add(&wire::Unclaimed { verdict: CLOSED.into(), ..Default::default() }));
     assert!(run.verdicts.is_empty(), "of no event");
 }
