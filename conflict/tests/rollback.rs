@@ -217,6 +217,29 @@ fn internal_progress_by_kind() {
     ] {
         assert!(told.iter().any(|line| line.ends_with(words)), "{words}: {told:#?}");
     }
+    assert!(
+        report(&west).words().contains("TimerFired, timer \"a\": progress lost"),
+        "each says what it was about"
+    );
+}
+
+/// An activity that began and ended on the losing branch: its outcome is lost under its own name.
+#[test]
+fn an_activity_that_only_the_losing_branch_knew() {
+    let mut east = Author::begin();
+    let mut west = east.elsewhere(2, 2);
+    east.step(vec![activity("z")]);
+    east.start_activity("z");
+    east.end_activity("z", activities::End::Completed(None));
+    west.signal("Y");
+    west.receive(&east);
+    let told = fates(&west);
+    let of = |kind: &str| told.iter().find(|line| line.contains(kind)).unwrap().split_once(": ").unwrap().1;
+    assert_eq!(
+        of("ActivityTaskScheduled"),
+        "may have run twice: a worker had it, and the current branch knows nothing of \"z\""
+    );
+    assert_eq!(of("ActivityTaskCompleted"), "progress lost: the outcome of activity \"z\"");
 }
 
 /// An activity that timed out on the branch that lost ended there, whatever it did.

@@ -276,3 +276,14 @@ impl Nanos {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_one_is_one_more() {
+        assert_eq!(EventId(4).next(), EventId(5));
+        assert_eq!(Sequence(4).next(), Sequence(5));
+    }
+}

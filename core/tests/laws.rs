@@ -14,6 +14,7 @@ use antipode_core::{
     identity::ExternalKind,
     ids::{FailoverVersion, Timestamp},
     inheritance::RECENT,
+    owed::Owing,
     refusal::Refusal,
     register::Kind,
     run::{Pushed, Run},
@@ -803,6 +804,10 @@ fn terminate_stranger() {
         ]
     );
     assert!(owing.file.iter().all(|record| record.run_id == run_id(2).to_string()));
+    // Either of the two is something.
+    let Owing { hand_over, file } = old.run.owed_to(&new.run, false);
+    assert!(!Owing { hand_over, file: Vec::new() }.is_empty());
+    assert!(!Owing { file, ..Owing::default() }.is_empty() && Owing::default().is_empty());
     // The event that is handed over is bare: its place on the old branch is no part of it.
     let event = &owing.hand_over.values().next().unwrap().events[0];
     assert_eq!((event.event_id, event.version, event.task_id), (0, 0, 0));
@@ -921,9 +926,8 @@ fn a_waiting_termination_closes_the_run() {
 fn an_acknowledged_start_that_lost_is_listed() {
     let (mut old, mut new) = two_chains();
     assert!(old.run.may_owe());
-    let listed = |owing: &antipode_core::owed::Owing| {
-        owing.file.iter().map(|record| (record.event_id, record.version)).collect::<Vec<_>>()
-    };
+    let listed =
+        |owing: &Owing| owing.file.iter().map(|record| (record.event_id, record.version)).collect::<Vec<_>>();
     let owing = old.run.owed_to(&new.run, false);
     assert_eq!(listed(&owing), [(1, 1)]);
     new.terminate();

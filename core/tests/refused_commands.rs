@@ -8,8 +8,8 @@ use agree::{BUILT, begin, check};
 use antipode_core::{fold::FoldError, ids::EventId, refusal::Refusal, state::State};
 use antipode_proto::api::{
     command::v1::{Command, command::Attributes},
-    enums::v1::CommandType,
-    history::v1::{self as history, HistoryEvent, history_event},
+    enums::v1::{CommandType, WorkflowExecutionStatus as Status},
+    history::v1::{HistoryEvent, history_event},
 };
 use support::*;
 
@@ -175,33 +175,61 @@ fn an_event_without_attributes_is_refused() {
     assert!(matches!(refused, Err(FoldError::Invalid { .. })), "{refused:?}");
 }
 
-#[test]
-fn an_event_for_something_that_is_not_open_is_refused() {
-    let mut state = State::default();
-    state.apply_event(&started(), None).unwrap();
-    let fired = HistoryEvent {
-        event_id: 2,
-        attributes: Some(history_event::Attributes::TimerFiredEventAttributes(
-            history::TimerFiredEventAttributes { timer_id: "t".to_string(), started_event_id: 1 },
-        )),
-        ..Default::default()
-    };
-    let refused = state.apply_event(&fired, None);
-    assert!(matches!(refused, Err(FoldError::Unknown { kind: "TimerFired", .. })), "{refused:?}");
+/// An event that follows the start.
+fn second(attributes: history_event::Attributes) -> HistoryEvent {
+    HistoryEvent { event_id: 2, attributes: Some(attributes), ..Default::default() }
 }
 
 #[test]
-fn nothing_follows_the_closing_event() {
+fn an_event_for_something_that_is_not_open_is_refused() {
+    use history_event::Attributes as A;
     let mut state = State::default();
     state.apply_event(&started(), None).unwrap();
-    let terminated = |event_id| HistoryEvent {
-        event_id,
-        attributes: Some(history_event::Attributes::WorkflowExecutionTerminatedEventAttributes(
-            history::WorkflowExecutionTerminatedEventAttributes::default(),
-        )),
-        ..Default::default()
-    };
-    state.apply_event(&terminated(2), None).unwrap();
-    assert!(!state.is_open());
-    assert!(matches!(state.apply_event(&terminated(3), None), Err(FoldError::Invalid { .. })));
+    for (attributes, kind, what) in [
+        (
+            A::WorkflowTaskStartedEventAttributes(Default::default()),
+            "WorkflowTaskStarted",
+            "workflow task #0",
+        ),
+        (A::ActivityTaskStartedEventAttributes(Default::default()), "ActivityTaskStarted", "activity #0"),
+        (
+            A::ActivityTaskCancelRequestedEventAttributes(Default::default()),
+            "ActivityTaskCancelRequested",
+            "activity #0",
+        ),
+        (A::ActivityTaskCompletedEventAttributes(Default::default()), "ActivityTaskCompleted", "activity #0"),
+        (A::ActivityTaskFailedEventAttributes(Default::default()), "ActivityTaskFailed", "activity #0"),
+        (A::ActivityTaskTimedOutEventAttributes(Default::default()), "ActivityTaskTimedOut", "activity #0"),
+        (A::ActivityTaskCanceledEventAttributes(Default::default()), "ActivityTaskCanceled", "activity #0"),
+        (A::TimerFiredEventAttributes(Default::default()), "TimerFired", "timer \"\""),
+        (A::TimerCanceledEventAttributes(Default::default()), "TimerCanceled", "timer \"\""),
+    ] {
+        let refused = state.clone().apply_event(&second(attributes), None);
+        let unknown = FoldError::Unknown { event: EventId(2), kind, what: what.to_owned() };
+        assert_eq!(refused, Err(unknown));
+    }
+}
+
+/// Each closing event closes the run with its status, and nothing follows it.
+#[test]
+fn nothing_follows_the_closing_event() {
+    use history_event::Attributes as A;
+    for (attributes, status) in [
+        (A::WorkflowExecutionCompletedEventAttributes(Default::default()), Status::Completed),
+        (A::WorkflowExecutionFailedEventAttributes(Default::default()), Status::Failed),
+        (A::WorkflowExecutionTimedOutEventAttributes(Default::default()), Status::TimedOut),
+        (A::WorkflowExecutionCanceledEventAttributes(Default::default()), Status::Canceled),
+        (A::WorkflowExecutionTerminatedEventAttributes(Default::default()), Status::Terminated),
+        (A::WorkflowExecutionContinuedAsNewEventAttributes(Default::default()), Status::ContinuedAsNew),
+    ] {
+        let mut state = State::default();
+        state.apply_event(&started(), None).unwrap();
+        assert!(state.is_open());
+        state.apply_event(&second(attributes.clone()), None).unwrap();
+        assert!(!state.is_open());
+        assert_eq!(state.status, status);
+        assert_eq!(state.close.as_ref().unwrap().event, EventId(2));
+        let again = HistoryEvent { event_id: 3, ..second(attributes) };
+        assert!(matches!(state.apply_event(&again, None), Err(FoldError::Invalid { .. })));
+    }
 }

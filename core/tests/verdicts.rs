@@ -422,3 +422,32 @@ fn who_took_it_answers_for_it() {
     assert!(judge(&mut old.run, &own, Some(&new.run)));
     assert_eq!(old.run.owed().len(), 2);
 }
+
+/// B1: what a run took before it closed counts, unless only a losing branch continued into it; what an open one took that lost its
+/// workflow id does not.
+#[test]
+fn what_a_closed_run_took_counts() {
+    let x = signal_identity("X");
+    for (closes, lost, owed) in
+        [(true, false, false), (true, true, true), (false, false, true), (false, true, true)]
+    {
+        let (mut old, mut new) = two_chains();
+        old.signal("X");
+        if closes {
+            old.terminate();
+        }
+        let handed = old.run.owed_to(&new.run, lost).hand_over;
+        assert_eq!(handed.contains_key(&x), owed, "closes {closes}, lost {lost}");
+        let nobody = old.run.owed_to_nobody(lost);
+        let filed = nobody.iter().any(|record| record.identity == Some(x.to_wire()));
+        assert_eq!(filed, owed, "closes {closes}, lost {lost}");
+        // Whoever has it needs nothing; who took it and is deleted tells those whose own does not count.
+        new.signal("X");
+        assert!(!old.run.owed_to(&new.run, lost).hand_over.contains_key(&x));
+        assert_eq!(
+            old.run.delivered_to(&new.run, lost).len(),
+            usize::from(owed),
+            "closes {closes}, lost {lost}"
+        );
+    }
+}

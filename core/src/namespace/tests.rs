@@ -42,6 +42,16 @@ fn moved(record: &Record, regions: &Regions, target: &str) -> Result<Record, Ref
     draining.release(&from, "op")?.activate_released(&act(regions, target), 5)
 }
 
+/// A10: the fold version that a namespace was made with is stored, read and merged with it.
+#[test]
+fn the_fold_version_stays_with_its_record() {
+    let made = Start { fold_version: 3, ..start("orders", 1) };
+    let record = Record::new_global(made, "east", NAMES, &regions()).unwrap();
+    assert_eq!(record.fold_version(), 3);
+    let read = Record::from_wire(&record.to_wire()).unwrap();
+    assert_eq!((read.fold_version(), &read), (3, &record));
+}
+
 #[test]
 fn versions_follow_the_worked_example() {
     // EX1, A = east, B = west.
