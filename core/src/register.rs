@@ -389,15 +389,6 @@ impl RegisterSet {
         }
     }
 
-    /// Merges all registers of another set in; says whether anything changed.
-    pub fn merge_all(&mut self, other: &Self) -> bool {
-        let mut changed = false;
-        for register in other.iter() {
-            changed |= self.merge(register.clone()).changed;
-        }
-        changed
-    }
-
     /// All registers in order of (anchor, kind).
     pub fn iter(&self) -> impl Iterator<Item = &Register> {
         self.0.values()

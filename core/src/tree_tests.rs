@@ -86,7 +86,11 @@ fn the_greatest_last_version_is_current_in_any_order() {
     assert_eq!(item, Some(Item::new(EventId(3), FailoverVersion(2))));
     assert_eq!(on_b.losing(), [b.chain]);
     assert!(on_b.is_prefix(base.chain) && on_b.is_prefix(c.chain) && !on_b.is_prefix(b.chain));
-    assert!(on_b.is_prefix(ChainValue::NONE) && !on_b.is_prefix(ChainValue([9; 16])));
+    let unknown = ChainValue([9; 16]);
+    assert!(on_b.is_prefix(ChainValue::NONE) && !on_b.is_prefix(unknown));
+    // To itself every stored batch leads; one that is not stored leads nowhere, and only what is before all leads to it.
+    assert!(on_b.leads_to(c.chain, c.chain) && !on_b.leads_to(unknown, unknown));
+    assert!(on_b.leads_to(ChainValue::NONE, c.chain) && on_b.leads_to(ChainValue::NONE, unknown));
 }
 
 #[test]

@@ -65,6 +65,45 @@ fn started(author: &Author) -> history::WorkflowExecutionStartedEventAttributes 
     }
 }
 
+/// A task's timeout is that of the request, 10 s when it names none or zero; an activity without a queue is for the run's own.
+#[test]
+fn timeout_and_queue_have_defaults() {
+    for (asked, told) in [(seconds(7), 7), (seconds(0), 10), (None, 10)] {
+        let request = ws::StartWorkflowExecutionRequest { workflow_task_timeout: asked, ..start_request() };
+        let run = Author::begin_with(&request, 2).run;
+        assert_eq!(run.state.start.as_ref().unwrap().task_timeout(), Nanos::seconds(told), "{asked:?}");
+    }
+    let mut east = Author::begin();
+    east.step(vec![activity("a")]);
+    assert_eq!(east.run.activity(east.activity("a")).unwrap().activity.queue(), "queue");
+}
+
+/// What a run occupies in a cache grows with its batches, registers and what waits.
+#[test]
+fn the_size_of_a_run_grows_with_what_it_holds() {
+    let mut east = Author::begin();
+    let batch = |author: &Author| author.last().envelope_bytes.len() + author.last().events.len();
+    let empty = antipode_core::run::Run::new(run_key(2), run_id(2)).size();
+    let begun = east.run.size();
+    assert!(begun >= empty + batch(&east));
+    east.step(vec![activity("a"), activity("b")]);
+    let scheduled = east.run.size();
+    assert!(scheduled >= begun + batch(&east));
+    east.start_activity("a");
+    let one = east.run.size();
+    east.start_activity("b");
+    assert!(one > scheduled, "a register");
+    assert_eq!(east.run.size() - one, one - scheduled, "and another");
+    east.signal("now");
+    assert!(east.start_task());
+    let nothing_waits = east.run.size();
+    east.signal("waits");
+    let waits = east.run.size();
+    east.signal("waits too");
+    assert!(waits > nothing_waits && east.run.pending.len() == 2);
+    assert_eq!(east.run.size() - waits, waits - nothing_waits);
+}
+
 /// R701, B2: a continued run keeps what its predecessor was started with, and names it.
 #[test]
 fn a_continued_run_keeps_what_it_was_started_with() {

@@ -1196,3 +1196,27 @@ fn batches_in_order(run: &Run) -> Vec<Arc<Batch>> {
     batches.sort_by_key(|batch| batch.envelope.first_event);
     batches
 }
+
+/// C6, E2: the state of a run that came back names the tips of its losing branches, and whoever lacks one of them knows it.
+#[test]
+fn a_run_that_came_back_names_what_lost() {
+    let mut east = Author::begin();
+    let mut west = east.elsewhere(2, 2);
+    let mut north = east.elsewhere(3, 3);
+    east.signal("e");
+    west.signal("w");
+    north.signal("n");
+    let (mut lost, whole) = (vec![east.run.tip().to_bytes(), west.run.tip().to_bytes()], north.run.clone());
+    north.receive(&west);
+    north.receive(&east);
+    assert!(north.run.state_wire().lost_tips.is_empty(), "it never went away");
+    north.run.came_back = true;
+    let state = north.run.state_wire();
+    lost.sort_unstable();
+    assert_eq!(state.lost_tips, lost);
+    assert_eq!(antipode_core::run::lost_tips(&north.run.head()), lost);
+    assert!(!north.run.lacks_branch(&state) && whole.lacks_branch(&state));
+    assert!(west.run.lacks_branch(&state), "it has one of the two");
+    west.receive(&east);
+    assert!(!west.run.lacks_branch(&state));
+}
