@@ -265,6 +265,22 @@ fn heartbeats_count_by_the_clock_that_took_them() {
     assert_eq!(attempt(&west).0, 2);
 }
 
+/// Each of the three counts alone: here only the start is by a clock that is behind.
+#[test]
+fn only_what_a_slow_clock_wrote_is_given_time() {
+    let mut west = Author { region: 2, version: 2, ..Author::begin() };
+    west.step(vec![limited(15, 0, 0)]);
+    let mut east = west.elsewhere(1, 11);
+    east.start_activity("a");
+    let mut west = east.elsewhere(2, 12);
+    west.now += 301 * SECOND;
+    measure(&mut west, 1, 300);
+    west.settle();
+    assert_eq!((attempt(&west), wakes_in(&west)), ((1, true, Some([0, 300, 0])), Some(14)));
+    west.pass(14);
+    assert_eq!(attempt(&west), (2, false, None));
+}
+
 #[test]
 fn an_activity_that_fails_is_tried_again_within_its_time() {
     let mut west = taken_over(limited(15, 0, 40));

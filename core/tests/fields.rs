@@ -9,12 +9,13 @@ use antipode_core::{
         activity::{self, End},
         external,
     },
-    ids::{EventId, Nanos, Timestamp},
+    ids::{EventId, FailoverVersion, Nanos, Timestamp},
     retry,
+    task::PollInfo,
 };
 use antipode_proto::api::{
     command::v1::{self as command, command::Attributes as Wanted},
-    common::v1::{Header, Memo, Payload, Priority, RetryPolicy, SearchAttributes},
+    common::v1::{Header, Link, Memo, Payload, Priority, RetryPolicy, SearchAttributes, link},
     enums::v1::{RetryState, TimeoutType},
     failure::v1::{
         ApplicationFailureInfo, CanceledFailureInfo, Failure, ServerFailureInfo, TerminatedFailureInfo,
@@ -25,6 +26,7 @@ use antipode_proto::api::{
     taskqueue::v1::TaskQueue,
     workflowservice::v1 as ws,
 };
+use antipode_proto::core as wire;
 use support::*;
 
 fn payload(text: &str) -> Payload {
@@ -367,4 +369,118 @@ fn retries_follow_their_policy() {
     ] {
         assert_eq!(next(1, &failure, None), expected, "{failure:?}");
     }
+}
+
+/// The start keeps what its request said, and so does a signal that waits for a workflow task to end.
+#[test]
+fn a_request_stands_in_its_event_whole() {
+    let before = Failure { message: "before".into(), ..Default::default() };
+    let request = ws::StartWorkflowExecutionRequest {
+        last_completion_result: Some(payloads("result")),
+        continued_failure: Some(before.clone()),
+        ..full_request()
+    };
+    let mut east = Author::begin_with(&request, 2);
+    let event = started(&east);
+    assert_eq!((event.search_attributes, event.memo), (request.search_attributes, request.memo));
+    assert_eq!((event.header, event.priority), (request.header, request.priority));
+    assert_eq!(event.last_completion_result, Some(payloads("result")));
+    assert_eq!(event.continued_failure, Some(before));
+    let link = Link { variant: Some(link::Variant::BatchJob(link::BatchJob { job_id: "job".into() })) };
+    let signal = |key: &str| {
+        external::signal(&ws::SignalWorkflowExecutionRequest {
+            signal_name: key.into(),
+            request_id: key.into(),
+            links: vec![link.clone()],
+            ..Default::default()
+        })
+    };
+    for key in ["at once", "waits"] {
+        if key == "waits" {
+            assert!(east.start_task());
+        }
+        let (context, seat) = (east.context(), east.seat());
+        external::accept(&mut east.run, signal(key), context, seat).unwrap();
+    }
+    assert_eq!(east.run.pending.len(), 1);
+    east.complete(vec![]);
+    let written = events(&east.run).into_iter().filter_map(|event| match event.attributes {
+        Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => Some((a.signal_name, event.links)),
+        _ => None,
+    });
+    let expected = ["at once", "waits"].map(|key| (key.to_owned(), vec![link.clone()]));
+    assert_eq!(written.collect::<Vec<_>>(), expected);
+}
+
+/// Who has an attempt, and what became of the one before, stand in the register and then in the events (A5).
+#[test]
+fn attempts_stand_in_registers_and_events() {
+    let mut east = Author::begin();
+    east.step(vec![activity("a")]);
+    let poll = |id: &str| PollInfo { identity: "w".into(), request_id: id.into(), ..PollInfo::default() };
+    let attempt = |east: &Author| east.run.activity(east.activity("a")).unwrap().attempt;
+    let start = |east: &mut Author, id: &str| {
+        let task = activity::task_ref(&east.run.activity(east.activity("a")).unwrap());
+        let context = east.context();
+        activity::start(&mut east.run, &task, &poll(id), context)
+    };
+    let anchor = east.run.activity(east.activity("a")).unwrap().activity.anchor();
+    let stamped = wire::ActivityAttempt { stamp: 2, ..attempt(&east) };
+    east.run.set_activity_attempt(anchor, FailoverVersion(1), &stamped);
+    start(&mut east, "poll 1").unwrap();
+    assert_eq!(attempt(&east).started_request_id, "poll 1");
+    start(&mut east, "poll 1").unwrap();
+    assert!(start(&mut east, "poll 2").is_err(), "another poll has it");
+    let failure = Failure { message: "first".into(), ..Default::default() };
+    east.end_activity("a", End::Failed(failure.clone()));
+    let second = attempt(&east);
+    assert_eq!((second.attempt, second.stamp, second.started), (2, 2, false));
+    east.pass(1);
+    start(&mut east, "poll 3").unwrap();
+    // The schedule says when it ends: one event for both, and the workflow is told.
+    east.end_activity("a", End::TimedOut(TimeoutType::ScheduleToClose));
+    let all = events(&east.run);
+    let begun = all.iter().find_map(|event| match &event.attributes {
+        Some(Attributes::ActivityTaskStartedEventAttributes(a)) => Some((event.event_id, a.clone())),
+        _ => None,
+    });
+    let (id, begun) = begun.unwrap();
+    assert_eq!((begun.attempt, begun.request_id.as_str()), (2, "poll 3"));
+    assert_eq!(begun.last_failure, Some(failure));
+    let ended = all.iter().find_map(|event| match &event.attributes {
+        Some(Attributes::ActivityTaskTimedOutEventAttributes(a)) => Some(a.started_event_id),
+        _ => None,
+    });
+    assert_eq!(ended, Some(id));
+}
+
+/// An activity that times out for good wakes its workflow, also when no timer fires with it.
+#[test]
+fn the_last_timeout_of_an_activity_wakes_the_workflow() {
+    let mut once = activity("a");
+    let Some(Wanted::ScheduleActivityTaskCommandAttributes(wanted)) = &mut once.attributes else {
+        panic!("an activity")
+    };
+    wanted.retry_policy = Some(RetryPolicy { maximum_attempts: 1, ..Default::default() });
+    let mut east = Author::begin();
+    east.step(vec![once]);
+    east.start_activity("a");
+    assert!(east.run.task().is_none());
+    east.pass(20);
+    assert!(east.run.state.activities.is_empty() && east.run.task().is_some());
+}
+
+/// A command that cannot be done fails its task, and the failure says why.
+#[test]
+fn a_refused_command_says_why_in_its_event() {
+    let mut east = Author::begin();
+    east.start_task();
+    let refused = east.complete(vec![timer("", 5)]).expect("a timer without an id").to_string();
+    let Some(Attributes::WorkflowTaskFailedEventAttributes(failed)) =
+        events(&east.run).pop().unwrap().attributes
+    else {
+        panic!("a failed workflow task")
+    };
+    let message = failed.failure.unwrap().message;
+    assert!(!message.is_empty() && refused.contains(&message), "{message:?}, {refused:?}");
 }

@@ -86,6 +86,9 @@ fn promotion_mints_the_first_version_and_has_no_way_back() {
     assert_eq!(local.set_members(&act(&regions, "east"), NAMES), Err(Refusal::Local("east".into())));
     let promoted = local.promote(&act(&regions, "east")).unwrap();
     assert_eq!((promoted.version(), promoted.is_global()), (version(1), true));
+    let entry = &promoted.history()[&version(1)];
+    assert_eq!((entry.who.as_str(), entry.why.as_str(), entry.to.as_str()), ("operator", "test", "east"));
+    assert_eq!((entry.at, entry.predicted_loss_runs, entry.from.as_str()), (Timestamp(1), Some(0), ""));
     assert_eq!(promoted.promote(&act(&regions, "east")), Err(Refusal::AlreadyGlobal));
     let mut late = promoted.clone();
     assert!(!late.merge(&local));
