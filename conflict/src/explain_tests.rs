@@ -26,6 +26,40 @@ fn the_arithmetic_is_shown_step_by_step() {
     );
 }
 
+/// The numbers that decide between two branches, in the order in which they are asked (G2).
+#[test]
+fn what_decides_between_two_branches_is_said() {
+    let chain = |byte| ChainValue([byte; 16]);
+    let words =
+        |a: &[(i64, i64)], x, b: &[(i64, i64)], y| comparison((&list(a), chain(x)), (&list(b), chain(y)));
+    assert_eq!(words(&[(5, 2)], 1, &[(9, 1)], 2), "its last version @2 is higher than @1");
+    assert_eq!(
+        words(&[(2, 1), (5, 2)], 1, &[(2, 1), (4, 2)], 2),
+        "the last versions are both @2 and its last event #5 is later than #4"
+    );
+    assert_eq!(
+        words(&[(5, 2)], 2, &[(5, 2)], 1),
+        format!(
+            "version @2 and event #5 are equal and its chain value {} is greater than {}",
+            chain(2),
+            chain(1)
+        )
+    );
+}
+
+/// A fork is compared with the branch that it forks from, not with the current one.
+#[test]
+fn a_fork_of_a_losing_branch_is_compared_with_that() {
+    let start = batch(None, 2, 1, 0);
+    let (first, current) = (batch(Some(&start), 1, 2, 1), batch(Some(&start), 1, 3, 2));
+    let (second, incoming) = (batch(Some(&first), 1, 2, 3), batch(Some(&first), 1, 12, 4));
+    let decided =
+        decide(Some(&tree(&[&start, &first, &second, &current])), &incoming.envelope, incoming.chain);
+    assert_eq!(decided.explanation.verdict, "NewBranch");
+    assert_eq!(decided.explanation.compared, Some(second.envelope.items));
+    assert_eq!(decided.explanation.ancestor, first.envelope.items.last());
+}
+
 #[test]
 fn a_new_branch_explains_itself_in_words_and_json() {
     let start = batch(None, 2, 1, 0);

@@ -223,6 +223,27 @@ fn internal_progress_by_kind() {
     );
 }
 
+/// An activity whose first attempt failed there: a worker had it, although nobody has it now.
+#[test]
+fn a_failed_attempt_of_a_losing_branch_ran() {
+    let mut east = Author::begin();
+    let mut west = east.elsewhere(2, 2);
+    east.step(vec![activity("z")]);
+    let idle = east.clone();
+    east.start_activity("z");
+    east.end_activity("z", activities::End::Failed(Failure::default()));
+    west.signal("Y");
+    for (author, words) in
+        [(&idle, "progress lost: activity"), (&east, "may have run twice: a worker had it")]
+    {
+        let mut west = west.clone();
+        west.receive(author);
+        west.merge(author);
+        let told = fates(&west);
+        assert!(told.iter().any(|line| line.contains("Scheduled: ") && line.contains(words)), "{told:#?}");
+    }
+}
+
 /// An activity that began and ended on the losing branch: its outcome is lost under its own name.
 #[test]
 fn an_activity_that_only_the_losing_branch_knew() {

@@ -282,8 +282,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_one_is_one_more() {
+    fn ids_count_and_tell_their_text() {
         assert_eq!(EventId(4).next(), EventId(5));
         assert_eq!(Sequence(4).next(), Sequence(5));
+        assert_eq!(WorkflowId::from("order-7").as_str(), "order-7");
     }
 }

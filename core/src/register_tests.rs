@@ -36,6 +36,16 @@ fn read(register: &Register) -> wire::ActivityAttempt {
 }
 
 #[test]
+fn kinds_are_read_as_they_are_stored() {
+    let kinds =
+        [Kind::ActivityAttempt, Kind::ActivityHeartbeat, Kind::WorkflowTaskAttempt, Kind::ActivityOptions];
+    for kind in kinds {
+        assert_eq!(Kind::from_number(kind as u32), Some(kind));
+    }
+    assert_eq!((Kind::from_number(0), Kind::from_number(5)), (None, None));
+}
+
+#[test]
 fn the_greater_order_wins_and_says_who_lost() {
     let (old, new) = (attempt(1, 7, 1, 0, "east"), attempt(2, 1, 1, 0, "west"));
     let mut set = RegisterSet::default();

@@ -262,6 +262,10 @@ fn workers_stand_in_the_events_they_cause() {
         (failed.identity.as_str(), failed.retry_state()),
         ("worker", RetryState::MaximumAttemptsReached)
     );
+    let begun = events(&east.run)
+        .into_iter()
+        .find(|event| matches!(event.attributes, Some(Attributes::ActivityTaskStartedEventAttributes(_))));
+    assert_eq!(failed.started_event_id, begun.unwrap().event_id);
     assert!(east.run.task().is_some(), "the workflow is told");
     assert_eq!(east.run.state.transitions, i64::try_from(east.run.line.len()).unwrap());
 }
@@ -468,6 +472,13 @@ fn the_last_timeout_of_an_activity_wakes_the_workflow() {
     assert!(east.run.task().is_none());
     east.pass(20);
     assert!(east.run.state.activities.is_empty() && east.run.task().is_some());
+    let ended = events(&east.run).into_iter().find_map(|event| match event.attributes {
+        Some(Attributes::ActivityTaskTimedOutEventAttributes(a)) => Some(a),
+        _ => None,
+    });
+    let ended = ended.unwrap();
+    assert_eq!((ended.retry_state(), ended.scheduled_event_id), (RetryState::MaximumAttemptsReached, 5));
+    assert!(ended.failure.is_some());
 }
 
 /// A command that cannot be done fails its task, and the failure says why.

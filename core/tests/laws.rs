@@ -808,6 +808,16 @@ fn terminate_stranger() {
     let Owing { hand_over, file } = old.run.owed_to(&new.run, false);
     assert!(!Owing { hand_over, file: Vec::new() }.is_empty());
     assert!(!Owing { file, ..Owing::default() }.is_empty() && Owing::default().is_empty());
+    // What another run took and is over is owed no more; a start is listed whoever took it (B5).
+    let all: std::collections::BTreeSet<_> = owing
+        .file
+        .iter()
+        .filter_map(|record| antipode_core::identity::Identity::from_wire(record.identity.as_ref()?))
+        .chain(owing.hand_over.keys().cloned())
+        .collect();
+    assert_eq!(all.len(), 4);
+    let left = old.run.owed_to(&new.run, false).without(&all);
+    assert_eq!((left.hand_over.len(), left.file.len(), left.file[0].event_id), (0, 1, 1));
     // The event that is handed over is bare: its place on the old branch is no part of it.
     let event = &owing.hand_over.values().next().unwrap().events[0];
     assert_eq!((event.event_id, event.version, event.task_id), (0, 0, 0));
