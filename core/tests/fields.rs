@@ -382,13 +382,14 @@ fn a_request_stands_in_its_event_whole() {
     let request = ws::StartWorkflowExecutionRequest {
         last_completion_result: Some(payloads("result")),
         continued_failure: Some(before.clone()),
+        input: Some(payloads("in")),
         ..full_request()
     };
     let mut east = Author::begin_with(&request, 2);
     let event = started(&east);
     assert_eq!((event.search_attributes, event.memo), (request.search_attributes, request.memo));
     assert_eq!((event.header, event.priority), (request.header, request.priority));
-    assert_eq!(event.last_completion_result, Some(payloads("result")));
+    assert_eq!((event.last_completion_result, event.input), (Some(payloads("result")), Some(payloads("in"))));
     assert_eq!(event.continued_failure, Some(before));
     let link = Link { variant: Some(link::Variant::BatchJob(link::BatchJob { job_id: "job".into() })) };
     let signal = |key: &str| {

@@ -18,7 +18,7 @@ use antipode_core::{
 use antipode_proto::{
     api::{
         common::v1::RetryPolicy,
-        enums::v1::{TimeoutType, WorkflowTaskFailedCause},
+        enums::v1::{EventType, TimeoutType, WorkflowTaskFailedCause},
         failure::v1::{ApplicationFailureInfo, Failure, failure::FailureInfo},
         history::v1::{self as history, history_event::Attributes},
         workflowservice::v1 as ws,
@@ -535,6 +535,8 @@ fn a_transient_task_shows_its_events() {
     assert!(workflow_task::transient_events(&run.run, 1).is_empty(), "not started");
     run.start_task();
     let shown = workflow_task::transient_events(&run.run, 1);
+    let kinds: Vec<_> = shown.iter().map(|event| event.event_type()).collect();
+    assert_eq!(kinds, [EventType::WorkflowTaskScheduled, EventType::WorkflowTaskStarted]);
     let ids: Vec<_> = shown.iter().map(|event| (event.event_id, event.version)).collect();
     assert_eq!(ids, [(5, 1), (6, 1)]);
     assert!(
